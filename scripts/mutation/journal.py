@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from scripts.mutation.areas import ROOT
 from scripts.mutation.baseline import Measured
@@ -15,18 +16,20 @@ from scripts.mutation.model import NOTICED, Change, Verdict
 
 FOLDER: Final = ROOT / "build" / "mutation"
 PATH: Final = FOLDER / "verdicts.jsonl"
+CONTROL: Final = FOLDER / "control.jsonl"
 
 
 class Journal:
     """The verdicts on changes, one a line."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path = PATH) -> None:
         FOLDER.mkdir(parents=True, exist_ok=True)
-        self._file = PATH.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8")
 
     def add(self, change: Change, verdict: Verdict) -> None:
         """Write the verdict down; the last one on a change counts."""
-        self._file.write(json.dumps({"change": change.identity, **verdict._asdict()}) + "\n")
+        row = {"change": change.identity, **verdict._asdict(), "file": _file_of(verdict.by)}
+        self._file.write(json.dumps(row) + "\n")
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -36,17 +39,39 @@ class Journal:
         self._file.close()
 
 
-def read() -> dict[str, Verdict]:
+def read(path: Path = PATH) -> dict[str, Verdict]:
     """The last verdict on each change."""
-    if not PATH.exists():
-        return {}
-    rows = map(json.loads, PATH.read_text(encoding="utf-8").splitlines())
-    return {each["change"]: Verdict(each["outcome"], each["by"], tuple(each["tests"])) for each in rows}
+    return {
+        change: Verdict(each["outcome"], each["by"], each["how"], tuple(each["tests"]))
+        for change, each in _rows(path).items()
+    }
 
 
 def killed() -> set[str]:
-    """The changes that a test noticed."""
-    return {change for change, verdict in read().items() if verdict.outcome in NOTICED}
+    """The changes that a test noticed whose file is what it was."""
+    return {
+        change
+        for change, each in _rows(PATH).items()
+        if each["outcome"] in NOTICED and each["file"] == _file_of(each["by"])
+    }
+
+
+def _rows(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    rows = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+    return {each["change"]: each for each in rows}
+
+
+def _file_of(test: str) -> str:
+    """A digest of the test's file; empty where no single test noticed."""
+    path = ROOT / test.partition("::")[0]
+    return _digest(str(path)) if "::" in test and path.exists() else ""
+
+
+@cache
+def _digest(path: str) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]
 
 
 def kept_baseline(name: str, paths: Iterable[Path]) -> Measured | None:

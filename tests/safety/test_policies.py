@@ -226,7 +226,8 @@ def test_only_true_approves(answer: Any) -> None:
 def test_input_length(limit: Any, length: Any) -> None:
     """Denied is what is longer than the limit, and nothing else."""
     ruling = MaxInputLength(limit).check(said("x" * length))
-    assert (ruling.verdict is Verdict.DENY) is (length > limit)
+    denied = PolicyResult(Verdict.DENY, f"{length} characters, allowed are {limit}")
+    assert ruling == (denied if length > limit else PolicyResult(Verdict.ALLOW))
 
 
 @given(st.integers(1, 100), st.lists(st.integers(0, 60), max_size=12))

@@ -263,6 +263,7 @@ def test_a_cut_never_leaves_half_a_secret(secret: Any, kind: Any) -> None:
 def test_long_text_is_cut_and_says_so() -> None:
     """At most `max_length` characters of the source are kept, and the cut is marked."""
     assert Redactor(max_length=5).text("abcdefgh") == "abcde[TRUNCATED]"
+    assert Redactor(max_length=5).text("mail ann@example.com") == "mail [TRUNCATED]"  # what is behind the cut is gone
     assert Redactor(max_length=5).text("abcde") == "abcde"
 
 

@@ -1,0 +1,72 @@
+"""Where lines of an audit log end, how its segments are named, and what its manifest proves."""
+
+from __future__ import annotations
+
+import io
+from datetime import UTC, datetime, timedelta, timezone
+from pathlib import Path
+
+import pytest
+from _audit import event, whole
+
+from taskpilot_obs.audit.chain import digest_with
+from taskpilot_obs.audit.files import last_line, log_at, segment_stamp
+from taskpilot_obs.audit.manifest import is_genuine, read_notes
+from taskpilot_obs.audit.writer import AuditOptions
+from taskpilot_obs.exporters.audit_log import AuditLogExporter
+
+KEY = b"0123456789abcdef"
+BLOCK = b"x" * 70_000
+"""Longer than what is read at once from the end of a file."""
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"half",
+        b"one\n",
+        b"one\nhalf",
+        b"one\ntwo\n",
+        b"one\n\n",
+        b"\n",
+        b"\n\nhalf",
+        b"one\n" + BLOCK + b"\n",
+        b"one\n" + BLOCK,
+        BLOCK + b"\n" + BLOCK + b"\nhalf",
+    ],
+    ids=lambda content: repr(content[:12]),
+)
+def test_the_last_whole_line_ends_at_the_last_line_feed(content: bytes) -> None:
+    """What stands behind the last line feed is half a line; an empty line is a line."""
+    whole_lines = [each for each in content.splitlines(keepends=True) if each.endswith(b"\n")]
+    line, end = last_line(io.BytesIO(content), len(content))
+    assert line == (whole_lines[-1] if whole_lines else b"")
+    assert end == sum(map(len, whole_lines))
+
+
+def test_a_segment_is_named_later_than_all_before_it(tmp_path: Path) -> None:
+    """Segments sort by their names, although two are closed at one moment, or the clock has stepped back."""
+    chain = log_at(tmp_path / "audit.jsonl").chain()
+    now = datetime(2026, 11, 30, 12, 0, 0, 7, tzinfo=UTC)
+    names = []
+    for moment in (now, now, now - timedelta(hours=1), now.astimezone(timezone(timedelta(hours=5))), now):
+        names.append(segment_stamp(moment, chain))
+        chain.path.with_name(f"audit.jsonl.{names[-1]}").touch()
+    assert names[0] == "20261130T120000.000007Z"
+    assert names == sorted(set(names))
+    assert all(chain.is_segment(chain.path.with_name(f"audit.jsonl.{each}")) for each in names)
+
+
+def test_each_note_of_a_log_with_a_key_is_signed(tmp_path: Path) -> None:
+    """Who has no key can write no note that counts: every line of the manifest is genuine under the key alone."""
+    options = AuditOptions(max_bytes=4_096, keep_segments=1, key=KEY)
+    exporter = AuditLogExporter(tmp_path / "audit.jsonl", options)
+    for _ in range(60):
+        exporter.export([event()])
+    exporter.shutdown(1.0)
+    notes = list(read_notes(log_at(tmp_path / "audit.jsonl").manifest))
+    assert {each.event for each in notes} == {"start", "close", "prune"}
+    assert all(is_genuine(each, digest_with(KEY)) for each in notes)
+    assert not any(is_genuine(each, digest_with(KEY[::-1])) for each in notes)
+    whole(tmp_path / "audit.jsonl", key=KEY)
