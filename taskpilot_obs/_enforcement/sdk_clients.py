@@ -6,7 +6,7 @@ client's class is replaced by a subclass: helpers, raw responses and copies of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ from taskpilot_obs._enforcement.model_calls import (
     count_attempt,
     expect_calls,
 )
+from taskpilot_obs._enforcement.sdk_bodies import read_body
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Operation
 
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
 
 C = TypeVar("C")
-FindRequest = Callable[[Any, Any], ModelRequest | None]
-"""Takes the client and the options of a request (`url`, `method`, `json_data`): what it asks a model, or None."""
+FindRequest = Callable[[Any, str, Mapping[str, Any]], ModelRequest | None]
+"""Takes the client, the path that a request is posted to, and its JSON body: what it asks a model, or None."""
 
 _RETRIES: Final = "x-stainless-retry-count"
 _RAW: Final = "X-Stainless-Raw-Response"
@@ -98,8 +99,18 @@ def _asked(client: Any, options: Any) -> tuple[Recorder, ModelRequest | None]:
     """
     find, recorder = client.observed_by
     with guarded("model_call", recorder.counters):
-        return recorder, find(client, options)
+        return recorder, _found(find, client, options)
     return recorder, ModelRequest(None, None, Operation.CHAT, options.json_data)
+
+
+def _found(find: FindRequest, client: Any, options: Any) -> ModelRequest | None:
+    if options.method.lower() != "post":
+        return None
+    body, path = read_body(options), options.url.partition("?")[0].strip("/")
+    if isinstance(body, Mapping):
+        return find(client, f"/{path}", body)
+    asked = find(client, f"/{path}", {})
+    return None if asked is None else asked._replace(content=body)
 
 
 def _copier(plain: Any) -> Callable[..., Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, Unpack
+from typing import TYPE_CHECKING, Final, Literal, Unpack, get_args
 
+from taskpilot_obs._telemetry.filters import column_of
 from taskpilot_obs._telemetry.money import to_decimal, to_picos
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import FROM_OWN, PriceTable
@@ -28,15 +29,6 @@ if TYPE_CHECKING:
 
 _Key = tuple[str | None, str | None, str | None, str | None, int]
 RepriceBy = Literal["agent", "tenant", "prompt", "model", "provider", "workflow", "user"]
-_COLUMNS: Final = {
-    "agent": "agent",
-    "tenant": "organization_id",
-    "prompt": "prompt_name",
-    "model": "model_name",
-    "provider": "provider",
-    "workflow": "workflow",
-    "user": "user_id",
-}
 _AT_ONCE: Final = 1_000
 _PER_NANO: Final = 1_000
 _NS_PER_US: Final = 1_000
@@ -221,15 +213,15 @@ def reprice(
     found: list[Correction] = []
     with opened(store) as opened_store:
         with asked_of(opened_store, start, end, filters_of(asked)) as question:
-            calls = used_calls(question, _COLUMNS[by], slot_us=SLOT_NS // _NS_PER_US, to_write=apply)
+            calls = used_calls(question, column_of(by), slot_us=SLOT_NS // _NS_PER_US, to_write=apply)
             _add_up(calls, pricer, sums, found.append if apply else None)
         applied = _apply(opened_store, found, now) if apply else 0
     return _report((start, end), by, as_model, at, sums, applied)
 
 
 def _check_options(by: str, *, booked_otherwise: bool) -> None:
-    if by not in _COLUMNS:
-        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(_COLUMNS)}")
+    if by not in get_args(RepriceBy):
+        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(get_args(RepriceBy))}")
     if booked_otherwise:
         raise ConfigurationError("apply: only the calls' own models and times can be booked; leave out as_model and at")
 

@@ -1,7 +1,8 @@
 """Batches of rows in ClickHouse's format Native: column by column, as the server keeps them.
 
 A column costs one pass in C over its values, where a row of text costs a conversion a value. A column without a value
-is left out, and the server fills it with NULLs. Short texts in ASCII are joined, and encoded as one.
+is left out, and the server fills it with NULLs. A text that repeats is converted once; others are joined, and encoded
+as one.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _SEVEN_BITS: Final = 0x7F
 _SHORT: Final = tuple(bytes((size,)) for size in range(_SEVEN_BITS + 1))
 """The lengths of most texts, written."""
 _SHORT_ASCII: Final = tuple(map(chr, range(_SEVEN_BITS + 1)))
+_OFTEN: Final = 4
+"""How often texts stand in a column, on average, for it to pay to convert each once."""
 
 
 class ColumnType(NamedTuple):
@@ -50,17 +53,20 @@ def _numbers(code: str) -> Callable[[Iterable[Any]], bytes]:
 
 def _texts(values: Iterable[Any]) -> bytes:
     given = [*values]
+    different = set(given)
+    if len(different) * _OFTEN <= len(given):
+        return _each_once(given, different)
     try:
         lengths = map(_SHORT_ASCII.__getitem__, map(len, given))
         joined = "".join(chain.from_iterable(zip(lengths, given, strict=True)))
     except (IndexError, TypeError):  # long texts; bytes, or what is refused below
-        return _each_text(given)
-    return joined.encode() if joined.isascii() else _each_text(given)
+        return _each_once(given, different)
+    return joined.encode() if joined.isascii() else _each_once(given, different)
 
 
-def _each_text(given: list[Any]) -> bytes:
+def _each_once(given: list[Any], different: set[Any]) -> bytes:
     """Texts of any kind; each is converted once, however often it stands there."""
-    encoded = {value: _text(value) for value in set(given)}
+    encoded = {value: _text(value) for value in different}
     return b"".join(map(encoded.__getitem__, given))
 
 

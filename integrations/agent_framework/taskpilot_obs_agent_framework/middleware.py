@@ -77,12 +77,11 @@ class _Observer:
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         content: object = [context.options, context.messages]  # as they are, where they cannot be read
-        limits: dict[str, object] = {}
-        with guarded(reading.WHERE, run.callsite.runtime.counters):
+        counters = run.callsite.runtime.counters
+        with guarded(reading.WHERE, counters):
             content = reading.messages_of(context)
-            limits = answer_limits(context.options)
             run.set_input(content)
-        await check_input_async(run, content, arguments=limits)
+        await check_input_async(run, content, arguments=answer_limits(context.options, counters))
 
 
 class AgentObserver(_Observer, AgentMiddleware):  # type: ignore[misc]  # the framework may be missing where types are checked

@@ -115,12 +115,9 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         call = CurrentRun(run, None, agent)
         if is_content_read(run):
             content: object = [llm_request.config, llm_request.contents]  # as they are, where they cannot be read
-            limits: dict[str, object] = {}
             with guarded(_WHERE, recorder.counters):
                 content = _asked(llm_request)
-            with guarded(_WHERE, recorder.counters):
-                limits = answer_limits(llm_request.config)
-            await _checked_input(call, content, limits)
+            await _checked_input(call, content, answer_limits(llm_request.config, recorder.counters))
         self._runs.add(invocation, ("llm", agent), call)
 
     async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> None:

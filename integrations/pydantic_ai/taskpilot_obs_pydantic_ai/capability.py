@@ -104,7 +104,8 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         content, limits = request_context.messages, _NOTHING
         if is_content_read(run):
             with guarded(_WHERE, run.callsite.runtime.counters):
-                content, limits = reading.messages_of(request_context), answer_limits(request_context.model_settings)
+                content = reading.messages_of(request_context)
+            limits = answer_limits(request_context.model_settings, run.callsite.runtime.counters)
         streams = None
         if request_context.streaming:
             run.set_streaming()
