@@ -67,6 +67,7 @@ _BUDGETS: Final = (
         "test_budget_estimates",
         "test_budget_scopes",
         "test_budget_outbox",
+        "test_budget_store_away",
     ),
     *("test_budgets_properties", "test_budgets_interruptions"),
     "../integrations/langchain/tests/test_langchain_budgets",
