@@ -82,7 +82,14 @@ _RECORDING: Final = (
         "test_llm_invocation",
         "test_identity",
     ),
-    *("test_tracing", "test_integration_door", "test_awkward_input", "test_awkward_calls", "test_after_the_fact"),
+    *(
+        "test_tracing",
+        "test_integration_door",
+        "test_awkward_input",
+        "test_awkward_calls",
+        "test_after_the_fact",
+        "test_after_the_end",
+    ),
     *(
         "test_internal_errors",
         "test_framework_responses",
