@@ -44,6 +44,11 @@ def steady(value: float, minutes: int) -> str:
     return f"{value:.10g}+0x{minutes}"
 
 
+def twice(series: dict[str, str]) -> dict[str, str]:
+    """Counters of one process, and the same again of the process that replaces it."""
+    return {name: then(text, text) for name, text in series.items()}
+
+
 def absent(minutes: int) -> str:
     """No sample for so many minutes."""
     return f"_x{minutes}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from taskpilot_obs.rules.cases import At, Case, Expected, resolves, scenario
-from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
 
 FOLDER = "agents"
 ONE = 'job="shop",instance="shop-1:9464"'
@@ -106,10 +106,7 @@ SCENARIOS = (
         slow("57.0 s"),
     ),
     scenario(
-        Case.RESET,
-        "the process restarts amid slow runs",
-        {name: then(text, text) for name, text in durations(5, 10, 90).items()},
-        At("1h55m", slow("57.0 s")),
+        Case.RESET, "the process restarts amid slow runs", twice(durations(5, 10, 90)), At("1h55m", slow("57.0 s"))
     ),
     scenario(
         Case.FIRES,

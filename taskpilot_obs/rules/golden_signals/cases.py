@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, resolves, scenario
+from taskpilot_obs.rules.cases import At, Case, Fired, resolves, scenario
 from taskpilot_obs.rules.golden_signals.expected import (
     CORRECTNESS,
     LATENCY,
@@ -19,7 +19,7 @@ from taskpilot_obs.rules.golden_signals.expected import (
     task_cost,
     violations,
 )
-from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
 
 OK, BAD = f'workflow_runs_total{{{RUN},status="success"}}', f'workflow_runs_total{{{RUN},status="error"}}'
 COST = f'llm_cost_usd_total{{{ONE},agent="planner",model="m1",provider="acme"}}'
@@ -42,6 +42,8 @@ def slow(fast: float, total: float, minutes: int) -> dict[str, str]:
     return histogram("workflow_duration_seconds", RUN, counts, minutes) | runs(total, 0, minutes)
 
 
+NINE = then(steady(0, 60), ramp((1, 9)), steady(9, 50))
+"""Nine events after an hour, one a minute."""
 SLOW_ONES = {
     name: then(steady(0, 60), steady(4 if 'le="10.0"' in name or "+Inf" in name else 0, 60)) for name in slow(0, 1, 1)
 }
@@ -124,12 +126,7 @@ LATENCIES = (
         },
         latency("9.8 s"),
     ),
-    scenario(
-        Case.RESET,
-        "the process restarts amid slow runs",
-        {name: then(text, text) for name, text in slow(6, 10, 90).items()},
-        At("1h55m", latency("9.4 s")),
-    ),
+    scenario(Case.RESET, "the process restarts amid slow runs", twice(slow(6, 10, 90)), At("1h55m", latency("9.4 s"))),
 )
 
 COSTS = (
@@ -152,7 +149,7 @@ COSTS = (
         Case.THIN,
         "9 dear runs",
         {
-            OK: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            OK: NINE,
             BAD: steady(0, 120),
             COST: then(steady(0, 60), steady(90, 60)),
         },
@@ -187,12 +184,7 @@ FEEDBACK = (
         {CORRECT: then(absent(30), steady(6, 30)), WRONG: then(absent(30), steady(4, 30))},
         At("1h", correctness("60%")),
     ),
-    scenario(
-        Case.THIN,
-        "9 verdicts, all bad",
-        {CORRECT: steady(0, 120), WRONG: then(steady(0, 60), ramp((1, 9)), steady(9, 50))},
-        At("1h50m", quiet=CORRECTNESS),
-    ),
+    scenario(Case.THIN, "9 verdicts, all bad", {CORRECT: steady(0, 120), WRONG: NINE}, At("1h50m", quiet=CORRECTNESS)),
     scenario(Case.HEALTHY, "95 of 100 verdicts are good", VERDICTS.growing((95, 5, 120)), At("2h", quiet=CORRECTNESS)),
     resolves("an hour of good verdicts after bad ones", VERDICTS.growing((5, 5, 120), (10, 0, 70)), correctness("50%")),
     scenario(
@@ -212,7 +204,7 @@ POLICIES = (
         Case.THIN,
         "9 runs and as many violations",
         {
-            OK: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            OK: NINE,
             BAD: steady(0, 120),
             VIOLATION: then(absent(60), ramp((1, 9)), steady(9, 50)),
         },
@@ -239,9 +231,16 @@ POLICIES = (
 
 FAST_S, SLOW_S = SUCCESS_BURN
 FAST_L, SLOW_L = LATENCY_BURN
+
+
+def burns(alerts: tuple[str, str], fast: str, slow: str) -> tuple[Fired, Fired]:
+    """The fast and the slow alert of one objective, each with how many times too fast its budget burns."""
+    return burn(alerts[0], fast), burn(alerts[1], slow)
+
+
 BURNS = (
     # 80 % bad at a budget of 5 % burns 16 times too fast.
-    scenario(Case.FIRES, "8 of 10 runs fail", runs(2, 8, 120), At("2h", (burn(FAST_S, "16.0"), burn(SLOW_S, "16.0")))),
+    scenario(Case.FIRES, "8 of 10 runs fail", runs(2, 8, 120), At("2h", burns(SUCCESS_BURN, "16.0", "16.0"))),
     scenario(
         Case.FIRES,
         "10 % of the runs fail: slow burn only",
@@ -253,7 +252,7 @@ BURNS = (
         "9 runs, all failed",
         {
             OK: steady(0, 120),
-            BAD: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            BAD: NINE,
         },
         At("1h10m", quiet=SUCCESS_BURN),
     ),
@@ -262,7 +261,7 @@ BURNS = (
         Case.RESOLVES,
         "good runs after an hour of outage: fast within half an hour, slow within six",
         RUNS.growing((10, 0, 60), (0, 10, 60), (10, 0, 370)),
-        At("2h", (burn(FAST_S, "20.0"), burn(SLOW_S, "10.0"))),
+        At("2h", burns(SUCCESS_BURN, "20.0", "10.0")),
         At("2h35m", quiet=(FAST_S,)),
         At("8h10m", quiet=SUCCESS_BURN),
     ),
@@ -270,13 +269,10 @@ BURNS = (
         Case.RESET,
         "the process restarts amid an outage",
         RUNS.restarted(2, 8),
-        At("1h55m", (burn(FAST_S, "16.0"), burn(SLOW_S, "16.0"))),
+        At("1h55m", burns(SUCCESS_BURN, "16.0", "16.0")),
     ),
     scenario(
-        Case.FIRES,
-        "8 of 10 runs take longer than 2 s",
-        slow(2, 10, 120),
-        At("2h", (burn(FAST_L, "16.0"), burn(SLOW_L, "16.0"))),
+        Case.FIRES, "8 of 10 runs take longer than 2 s", slow(2, 10, 120), At("2h", burns(LATENCY_BURN, "16.0", "16.0"))
     ),
     scenario(Case.THIN, "4 slow runs in all", SLOW_ONES, At("1h10m", quiet=LATENCY_BURN)),
     scenario(Case.HEALTHY, "96 of 100 runs take at most 2 s", slow(96, 100, 120), At("2h", quiet=LATENCY_BURN)),
@@ -288,15 +284,15 @@ BURNS = (
             for name in histogram("workflow_duration_seconds", RUN, dict.fromkeys(("2.0", "10.0", "+Inf"), 0), 1)
         }
         | runs(10, 0, 490),
-        At("2h", (burn(FAST_L, "20.0"), burn(SLOW_L, "10.0"))),
+        At("2h", burns(LATENCY_BURN, "20.0", "10.0")),
         At("2h35m", quiet=(FAST_L,)),
         At("8h10m", quiet=LATENCY_BURN),
     ),
     scenario(
         Case.RESET,
         "the process restarts amid slow runs",
-        {name: then(text, text) for name, text in slow(2, 10, 90).items()},
-        At("1h55m", (burn(FAST_L, "16.0"), burn(SLOW_L, "16.0"))),
+        twice(slow(2, 10, 90)),
+        At("1h55m", burns(LATENCY_BURN, "16.0", "16.0")),
     ),
 )
 

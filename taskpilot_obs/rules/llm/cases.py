@@ -26,7 +26,7 @@ from taskpilot_obs.rules.llm.expected import (
     spike,
     unpriced,
 )
-from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
 
 OK, BAD = f'llm_requests_total{{{CALL},status="success"}}', f'llm_requests_total{{{CALL},status="error"}}'
 LIMITED = f'llm_errors_total{{{CALL},error_type="rate_limit"}}'
@@ -126,10 +126,7 @@ def latency(
             fires,
         ),
         scenario(
-            Case.RESET,
-            "the process restarts amid slow calls",
-            {series: then(text, text) for series, text in late(name, bounds, bad, 90).items()},
-            At("1h55m", fires),
+            Case.RESET, "the process restarts amid slow calls", twice(late(name, bounds, bad, 90)), At("1h55m", fires)
         ),
     )
 

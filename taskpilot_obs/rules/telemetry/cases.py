@@ -139,6 +139,16 @@ def meta(series: str, fired: Fired) -> tuple[Scenario, ...]:
     )
 
 
+def three(*values: int) -> dict[str, str]:
+    """Three processes that answered for 20 minutes, and whether each still does."""
+    names = ("shop-1", "shop-2", "shop-3")
+    up = {
+        UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
+        for name, value in zip(names, values, strict=True)
+    }
+    return up | {INFO.replace("shop-1", name): steady(1, 60) for name in names}
+
+
 SCENARIOS = (
     *events(
         f'taskpilot_obs_records_dropped_total{{{ONE},exporter="audit_log",reason="queue_full"}}', dropped, minutes=15
@@ -204,16 +214,7 @@ SCENARIOS = (
         At("35m", down(1), (ABSENT,)),
         At("45m", quiet=(DOWN, ABSENT)),
     ),
-    scenario(
-        Case.FIRES,
-        "two of three processes no longer answer",
-        {
-            UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
-            for name, value in (("shop-1", 0), ("shop-2", 0), ("shop-3", 1))
-        }
-        | {INFO.replace("shop-1", name): steady(1, 60) for name in ("shop-1", "shop-2", "shop-3")},
-        At("40m", (SERVICE_DOWN,)),
-    ),
+    scenario(Case.FIRES, "two of three processes no longer answer", three(0, 0, 1), At("40m", (SERVICE_DOWN,))),
     scenario(
         Case.THIN,
         "all processes are away for three minutes",
@@ -221,16 +222,7 @@ SCENARIOS = (
         At("25m", quiet=(SERVICE,)),
         At("30m", quiet=(SERVICE,)),
     ),
-    scenario(
-        Case.HEALTHY,
-        "one of three processes no longer answers",
-        {
-            UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
-            for name, value in (("shop-1", 0), ("shop-2", 1), ("shop-3", 1))
-        }
-        | {INFO.replace("shop-1", name): steady(1, 60) for name in ("shop-1", "shop-2", "shop-3")},
-        At("40m", quiet=(SERVICE,)),
-    ),
+    scenario(Case.HEALTHY, "one of three processes no longer answers", three(0, 1, 1), At("40m", quiet=(SERVICE,))),
     scenario(
         Case.RESOLVES,
         "the only process answers again",
