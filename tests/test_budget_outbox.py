@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from datetime import UTC, datetime
 
 import pytest
+from _ledgers import SteeredLedger
 
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets import outbox as outbox_module
@@ -15,42 +16,16 @@ from taskpilot_obs.budgets.ledger import (
     BudgetAccount,
     Charge,
     IdempotencyKey,
-    MemoryLedger,
     ReservationLine,
     Settled,
     crossed_by,
 )
 from taskpilot_obs.budgets.outbox import Outbox
-from taskpilot_obs.exceptions import StoreError, StoreUnavailableError
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import fresh_recorder
 
 NOW = datetime(2026, 11, 30, 12, tzinfo=UTC)
 BUDGETS = {name: Budget(name, limit_tokens=1_000_000) for name in ("good", "other", "refused")}
-
-
-class Ledger(MemoryLedger):
-    """Refuses the charges of some budgets, and may be away, before or after it has booked."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.refuses = {"refused"}
-        self.is_away = False
-        self.loses_answers = False
-        self.keys: list[IdempotencyKey | None] = []
-
-    def settle(
-        self, charges: Sequence[Charge], now: datetime, idempotency_key: IdempotencyKey | None = None
-    ) -> list[Settled]:
-        self.keys.append(idempotency_key)
-        if self.is_away:
-            raise StoreUnavailableError("away")
-        if self.refuses & {each.line.budget.name for each in charges}:
-            raise StoreError("refused")
-        found = super().settle(charges, now, idempotency_key)
-        if self.loses_answers:
-            raise StoreUnavailableError("the answer is lost")
-        return found
 
 
 def charge(name: str, amount: int = 10, **more: bool) -> Charge:
@@ -60,13 +35,13 @@ def charge(name: str, amount: int = 10, **more: bool) -> Charge:
 
 
 @pytest.fixture
-def ledger() -> Ledger:
+def ledger() -> SteeredLedger:
     """The ledger of `admission`."""
-    return Ledger()
+    return SteeredLedger()
 
 
 @pytest.fixture
-def admission(ledger: Ledger) -> Iterator[AdmissionController]:
+def admission(ledger: SteeredLedger) -> Iterator[AdmissionController]:
     """The budgets of a recorder, with a ledger that the test steers."""
     with fresh_recorder(budgets=list(BUDGETS.values())) as recorder:
         assert recorder.parts is not None
@@ -76,7 +51,7 @@ def admission(ledger: Ledger) -> Iterator[AdmissionController]:
         yield control
 
 
-def spent(ledger: Ledger) -> dict[str, int]:
+def spent(ledger: SteeredLedger) -> dict[str, int]:
     start = BUDGETS["good"].window(NOW).start
     return {account.budget: each.spent for account, each in ledger.read(list(BUDGETS.values()), [start]).items()}
 
@@ -87,9 +62,10 @@ def lost(admission: AdmissionController) -> int:
 
 
 def test_one_refused_budget_does_not_keep_the_others_from_being_booked(
-    ledger: Ledger, admission: AdmissionController
+    ledger: SteeredLedger, admission: AdmissionController
 ) -> None:
     """Charges that are refused together are sent budget by budget; what is refused alone is lost, and counted."""
+    ledger.refuses = {"refused"}
     told: list[Settled] = []
     outbox = Outbox(admission, told.append)
     outbox.put([charge("good"), charge("refused"), charge("other"), charge("good"), charge("refused")])
@@ -100,7 +76,7 @@ def test_one_refused_budget_does_not_keep_the_others_from_being_booked(
     assert [each.line.budget.name for each in told] == ["good", "good", "other"]
 
 
-def test_where_everything_is_refused_all_of_it_waits(ledger: Ledger, admission: AdmissionController) -> None:
+def test_where_everything_is_refused_all_of_it_waits(ledger: SteeredLedger, admission: AdmissionController) -> None:
     """A store that refuses every budget is broken: the charges wait, and are booked once it works again."""
     ledger.refuses = {"good", "refused"}
     outbox = Outbox(admission, lambda _settled: None)
@@ -114,7 +90,7 @@ def test_where_everything_is_refused_all_of_it_waits(ledger: Ledger, admission: 
 
 
 def test_charges_whose_answer_was_lost_are_repeated_under_their_key(
-    ledger: Ledger, admission: AdmissionController
+    ledger: SteeredLedger, admission: AdmissionController
 ) -> None:
     """The next send repeats them unchanged, so that the ledger books them once; the answer is passed on then."""
     told: list[Settled] = []
@@ -134,7 +110,7 @@ def test_charges_whose_answer_was_lost_are_repeated_under_their_key(
     assert second == IdempotencyKey(first.writer, first.number + 1)
 
 
-def test_a_failing_listener_costs_no_charge(ledger: Ledger, admission: AdmissionController) -> None:
+def test_a_failing_listener_costs_no_charge(ledger: SteeredLedger, admission: AdmissionController) -> None:
     """What the answer is passed on to may raise: it is counted, and the other answers are passed on."""
     told: list[int] = []
 
@@ -150,7 +126,7 @@ def test_a_failing_listener_costs_no_charge(ledger: Ledger, admission: Admission
 
 
 def test_what_waits_for_long_is_summed_by_account(
-    ledger: Ledger, admission: AdmissionController, monkeypatch: pytest.MonkeyPatch
+    ledger: SteeredLedger, admission: AdmissionController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the store is away, waiting charges beyond a limit are summed: the amounts stay, known and estimated."""
     monkeypatch.setattr(outbox_module, "_MAX_WAITING", 4)
@@ -171,7 +147,7 @@ def test_what_waits_for_long_is_summed_by_account(
     assert [each.assumed for each in balances.values()] == [4]
 
 
-def test_a_forked_child_leaves_what_waits_to_its_parent(ledger: Ledger, admission: AdmissionController) -> None:
+def test_a_forked_child_leaves_what_waits_to_its_parent(ledger: SteeredLedger, admission: AdmissionController) -> None:
     """A renewed outbox is empty, and its charges have another writer."""
     outbox = Outbox(admission, lambda _settled: None)
     outbox.put([charge("good")])
@@ -187,7 +163,7 @@ def test_a_forked_child_leaves_what_waits_to_its_parent(ledger: Ledger, admissio
     assert one.writer != two.writer
 
 
-def test_a_reservation_ends_once(ledger: Ledger) -> None:
+def test_a_reservation_ends_once(ledger: SteeredLedger) -> None:
     """Two charges in one group that end one reservation give back its amount once."""
     budget = BUDGETS["good"]
     line = charge("good", 100).line
@@ -197,6 +173,19 @@ def test_a_reservation_ends_once(ledger: Ledger) -> None:
     assert [(each.balance.spent, each.balance.reserved) for each in settled] == [(1, 100), (3, 100)]
     assert ledger.settle([Charge(line._replace(amount=4), "r")], NOW)[0].balance == Balance(7, 100)
     assert budget.limit == 1_000_000
+
+
+def test_an_expired_reservation_makes_room(ledger: SteeredLedger) -> None:
+    """A call that finds no room gets that of reservations that have expired, and of no others."""
+    line = charge("good", 600_000).line
+    ends = NOW.replace(minute=5)
+    assert ledger.reserve("r", [line], NOW, ends) is None
+    refusal = ledger.reserve("s", [line], NOW.replace(minute=4), ends)
+    assert refusal is not None
+    assert (refusal.balance.reserved, refusal.is_final, refusal.could_fit) == (600_000, False, True)
+    assert ledger.reserve("s", [line], ends, NOW.replace(minute=10)) is None
+    (balance,) = ledger.read(list(BUDGETS.values()), [line.window.start]).values()
+    assert balance.reserved == 600_000
 
 
 def test_a_threshold_is_crossed_when_it_is_reached() -> None:

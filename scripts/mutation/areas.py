@@ -67,6 +67,7 @@ _BUDGETS: Final = (
         "test_budget_estimates",
         "test_budget_scopes",
         "test_budget_outbox",
+        "test_budget_store_away",
     ),
     *("test_budgets_properties", "test_budgets_interruptions"),
     "../integrations/langchain/tests/test_langchain_budgets",
@@ -81,7 +82,14 @@ _RECORDING: Final = (
         "test_llm_invocation",
         "test_identity",
     ),
-    *("test_tracing", "test_integration_door", "test_awkward_input", "test_awkward_calls", "test_after_the_fact"),
+    *(
+        "test_tracing",
+        "test_integration_door",
+        "test_awkward_input",
+        "test_awkward_calls",
+        "test_after_the_fact",
+        "test_after_the_end",
+    ),
     *(
         "test_internal_errors",
         "test_framework_responses",
