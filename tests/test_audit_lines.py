@@ -70,3 +70,14 @@ def test_each_note_of_a_log_with_a_key_is_signed(tmp_path: Path) -> None:
     assert all(is_genuine(each, digest_with(KEY)) for each in notes)
     assert not any(is_genuine(each, digest_with(KEY[::-1])) for each in notes)
     whole(tmp_path / "audit.jsonl", key=KEY)
+
+
+def test_a_segment_whose_closing_was_not_noted_is_verified_by_its_records(tmp_path: Path) -> None:
+    """A process may be killed between the renaming of a segment and its note: the records prove its place."""
+    log = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        exporter = AuditLogExporter(log)
+        exporter.export([event(), event()])
+        exporter.shutdown(1.0)
+        log.rename(log.with_name(f"audit.jsonl.{segment_stamp(datetime.now(UTC), log_at(log).chain())}"))
+    assert whole(log).records == 4

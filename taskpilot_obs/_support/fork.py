@@ -33,6 +33,34 @@ def call_in_child(function: Callable[[], object]) -> None:
     _functions.append(function)
 
 
+class ForkableLock(Protocol):
+    """A lock of `threading`."""
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Wait for the lock."""
+
+    def release(self) -> None:
+        """Let others in."""
+
+
+class HeldOverFork:
+    """Holds a lock over a fork, so that the child inherits nothing half-updated; waits a second for it at most."""
+
+    def __init__(self) -> None:
+        self._thread = 0
+
+    def hold(self, lock: ForkableLock) -> None:
+        """Wait for the work in progress, before the fork."""
+        if lock.acquire(timeout=_PATIENCE_S):
+            self._thread = threading.get_ident()
+
+    def let_go(self, lock: ForkableLock) -> None:
+        """Go on, in the parent."""
+        if self._thread == threading.get_ident():  # two threads may fork at once
+            self._thread = 0
+            lock.release()
+
+
 class ForkGate:
     """Holds a fork back, for a second at most, while another thread is inside a C library that has locks of its own.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Boolean, Float, Integer, LargeBinary, SmallInteger
 
+from taskpilot_obs._telemetry.money import PICO_PER_NANO
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.tables import AGENT_RUNS, LLM_CALLS, UtcTime
 
@@ -28,7 +29,6 @@ Values = tuple[Any, ...]
 MONEY: Final = "Decimal(38, 12)"
 MONEY_TABLES: Final = (LLM_CALLS, AGENT_RUNS)
 """Tables in which money is one column."""
-_PICO_OF_NANO: Final = 1_000
 _SEVEN_BITS: Final = 0x7F
 _SHORT: Final = tuple(bytes((size,)) for size in range(_SEVEN_BITS + 1))
 """The lengths of most texts, written."""
@@ -167,7 +167,7 @@ class Columns:
 
 def _money(nano: Values, rest: Values) -> Values:
     return tuple(
-        [None if whole is None else whole * _PICO_OF_NANO + (part or 0) for whole, part in zip(nano, rest, strict=True)]
+        [None if whole is None else whole * PICO_PER_NANO + (part or 0) for whole, part in zip(nano, rest, strict=True)]
     )
 
 
