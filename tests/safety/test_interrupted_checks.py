@@ -10,7 +10,7 @@ import pytest
 from taskpilot_obs._api.decorators import observe_llm
 from taskpilot_obs.config import get_recorder
 from taskpilot_obs.integration import ModelRequest, call_model, call_model_async
-from taskpilot_obs.records import Status
+from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.safety.guardrails import check_with
 from taskpilot_obs.testing import capture_invocations, fresh_recorder
 
@@ -39,6 +39,11 @@ class Slow:
         self.asked.set()
         await asyncio.Event().wait()
         return True
+
+
+def tokens(call: Invocation) -> tuple[int | None, int | None]:
+    assert call.usage is not None
+    return call.usage.input_tokens, call.usage.output_tokens
 
 
 async def cancelled(check: Slow, work: Any) -> None:
@@ -78,7 +83,7 @@ def test_an_answer_that_is_cancelled_in_its_check_was_billed(work: Any) -> None:
         with fresh_recorder(guardrails=[check]) as recorder, capture_invocations(recorder) as seen:
             await cancelled(check, work)
             [call] = seen
-            assert (call.status, call.usage.input_tokens, call.usage.output_tokens) == (Status.CANCELLED, 1_000, 500)
+            assert (call.status, tokens(call)) == (Status.CANCELLED, (1_000, 500))
             assert call.cost
 
     asyncio.run(main())
@@ -94,7 +99,7 @@ def test_an_interrupt_in_a_synchronous_check_keeps_the_usage() -> None:
     with fresh_recorder(guardrails=[check]) as recorder, capture_invocations(recorder) as seen:
         with pytest.raises(GivenUp):
             call_model(recorder, REQUEST, lambda: ANSWER)
-        assert [each.usage.output_tokens for each in seen] == [500]
+        assert [tokens(each) for each in seen] == [(1_000, 500)]
 
 
 def test_a_stream_that_breaks_while_it_is_held_back_was_billed() -> None:
@@ -117,4 +122,4 @@ def test_a_stream_that_breaks_while_it_is_held_back_was_billed() -> None:
             list(observe_llm(model="gpt-4o", provider="openai", buffer=True)(broken)())
         with pytest.raises(ConnectionError):
             asyncio.run(read())
-        assert [(each.status, each.usage.output_tokens) for each in seen] == [(Status.ERROR, 500)] * 2
+        assert [(each.status, tokens(each)) for each in seen] == [(Status.ERROR, (1_000, 500))] * 2
