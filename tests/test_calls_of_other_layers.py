@@ -169,6 +169,7 @@ def test_a_call_beside_that_makes_itself_current_is_left_alone(
     guarded: Recorder, seen: Captured[Invocation], own: str
 ) -> None:
     """In another task of one agent, a request beside a decorated call, or one in a block, is a record of its own."""
+    elsewhere = Context()
 
     @observe_llm(model=MODEL, provider="openai")
     def decorated() -> None:
@@ -188,7 +189,6 @@ def test_a_call_beside_that_makes_itself_current_is_left_alone(
         elsewhere = copy_context()
         (decorated if own == "decorated" else in_a_block)()
 
-    elsewhere = Context()
     agent()
     assert [run.status.value for run in seen] == ["blocked", "success", "success"]
 
