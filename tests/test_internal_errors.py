@@ -107,7 +107,7 @@ class Unreadable(dict[str, Any]):
 
 
 def test_content_that_cannot_be_read_is_counted() -> None:
-    """With content capture, an input or output that raises when its messages are read is counted, as text and as messages."""
+    """With content capture, an input or output that raises when it is read is counted, as text and as messages."""
     with fresh_recorder(capture_content=True, tracer_provider=TracerProvider()) as recorder:
         with track_llm(model="gpt-4o") as call:
             call.set_input(Unreadable(messages=[]))
