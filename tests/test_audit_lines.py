@@ -91,7 +91,7 @@ def test_of_a_write_that_is_cut_short_the_whole_lines_count(tmp_path: Path, monk
     """Where a disk fills up within a batch, lines that are whole were written, and the chain goes on behind them."""
     log = tmp_path / "audit.jsonl"
     exporter = AuditLogExporter(log)
-    real, wrote = os.write, []
+    real, wrote = os.write, list[int]()
 
     def cut(file: int, data: memoryview) -> int:
         if wrote:

@@ -83,8 +83,8 @@ def test_prices_found_once_price_many_calls() -> None:
     found = table.find(("openai", None, "gpt-4o", None), at)
     assert found is not None
     usage = Usage(150, 50)
-    named = {"provider": "openai", "request_model": "gpt-4o", "response_model": None}
-    assert found.card.cost(usage, at) == table.price(usage, at_unix_ns=at, **named).cost == Decimal("0.000875")
+    price = table.price(usage, provider="openai", request_model="gpt-4o", response_model=None, at_unix_ns=at)
+    assert found.card.cost(usage, at) == price.cost == Decimal("0.000875")
     assert table.find(("openai", None, "no-such-model", None), at) is None
 
 
