@@ -34,7 +34,7 @@ _SHORT: Final = tuple(bytes((size,)) for size in range(_SEVEN_BITS + 1))
 """The lengths of most texts, written."""
 _SHORT_ASCII: Final = tuple(map(chr, range(_SEVEN_BITS + 1)))
 _OFTEN: Final = 4
-"""How often texts stand in a column, on average, for it to pay to convert each once."""
+"""How often a text must stand in a column, on average, so that converting each once pays."""
 
 
 class ColumnType(NamedTuple):
