@@ -108,8 +108,8 @@ class Enforcer:
             return
         try:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
-        except RefusedError:
-            _note_withheld(run, result)
+        except BaseException:  # a caller that cancels or times out is billed too
+            note_withheld(run, result)
             raise
 
     async def ask_out_async(self, run: ActiveInvocation, result: object) -> None:
@@ -119,8 +119,8 @@ class Enforcer:
             return
         try:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
-        except RefusedError:
-            _note_withheld(run, result)
+        except BaseException:  # a caller that cancels or times out is billed too
+            note_withheld(run, result)
             raise
 
     def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
@@ -279,8 +279,8 @@ def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mappin
     )
 
 
-def _note_withheld(run: ActiveInvocation, result: object) -> None:
-    """Read the usage of an LLM call whose answer is withheld, because its tokens are billed anyway."""
+def note_withheld(run: ActiveInvocation, result: object) -> None:
+    """Read the usage of an LLM call whose answer its caller does not get, because its tokens are billed anyway."""
     if not isinstance(run, LlmInvocation):
         return
     if not isinstance(result, Streamed):

@@ -159,11 +159,11 @@ def _end_tool(run: ActiveInvocation, result: Any) -> None:
 
 
 async def _or_end(run: ActiveInvocation, check: Awaitable[None]) -> None:
-    """Await a check; a refusal ends the run, because a hook gets no second chance."""
+    """Await a check; a refusal or a cancellation ends the run, because a hook gets no second chance."""
     try:
         await check
-    except RefusedError as refusal:
-        run.fail(refusal)
+    except BaseException as error:
+        run.fail(error)
         raise
 
 
