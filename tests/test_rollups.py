@@ -40,6 +40,14 @@ def test_the_tokens_of_a_result_are_used_up(usage: Usage) -> None:
         assert totals.book(second, sums=2) is is_added
 
 
+def test_the_calls_of_a_result_are_used_up() -> None:
+    """Two long calls account for one result of two calls, although their tokens would do for another."""
+    totals = Totals()
+    for _ in range(2):
+        assert totals.book(RESULT, sums=0)
+    assert [totals.book(RESULT, sums=2) for _ in range(2)] == [False, True]
+
+
 def test_a_booked_result_is_one_call_and_accounts_for_no_other() -> None:
     """The tokens of a result that was added are those of one call, which a second result cannot claim."""
     totals = Totals()

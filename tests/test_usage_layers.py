@@ -178,6 +178,17 @@ def test_updates_of_an_agent_add_usage_or_put_it_in_place() -> None:
     assert reader.reading().usage == Usage(9, 2)
 
 
+def test_updates_of_an_agent_are_read_as_its_provider_counts() -> None:
+    """Usage in updates is read by the rule of the stated provider: xAI puts thoughts beside the output."""
+    counts = {"prompt_tokens": 100, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 94}}
+    for provider, generated in (("xai", 103), ("openai", 9)):
+        reader = StreamReader(provider)
+        reader.feed(AgentResponseUpdate({"usage_details": counts}))
+        usage = reader.reading().usage
+        assert usage is not None
+        assert usage[:2] == (100, generated)
+
+
 def test_a_usage_of_the_callers_own_is_checked() -> None:
     """A `Usage` with an invalid total is flagged, whichever total it is."""
     assert from_usage(Usage(3, 2)) == (Usage(3, 2), False)

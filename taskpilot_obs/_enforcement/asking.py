@@ -6,14 +6,14 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
 from taskpilot_obs._recording import spans
-from taskpilot_obs._recording.invocation import current_running
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_running
 from taskpilot_obs._recording.scope import current_admitted, restore
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from taskpilot_obs._recording.invocation import ActiveInvocation, Step
+    from taskpilot_obs._recording.invocation import Step
     from taskpilot_obs._recording.scope import CallReservation
     from taskpilot_obs.safety.checks import BoundCheck, CheckOutcome
 
@@ -47,7 +47,7 @@ class CheckQuestion:
         self._token = _question.set(self)
         self._admitted = current_admitted.set(None)
         if self._run.is_open and current_running.get() is not self._run:  # not every framework attaches its runs
-            self._step = self._run.attach()
+            self._step = ActiveInvocation.attach(self._run)  # not its own, which would be current for its request
         self._client_call = spans.leave_client_call()
         return self
 
