@@ -65,7 +65,7 @@ def summarise(names: Sequence[str]) -> None:
     verdicts = journal.read()
     for name in names:
         every = list(changes(AREAS[name].paths()))
-        if tried := _known(every, verdicts):
+        if tried := [each for each in _known(every, verdicts) if each[1].outcome != AT_IMPORT]:
             print(report.keep(name, tried, len(every)), flush=True)
 
 

@@ -95,7 +95,6 @@ _RECORDING: Final = (
         "test_framework_responses",
         "test_usage_failures",
         "test_billing",
-        "test_site",
         "test_sdk_streams",
         "test_interruptions",
     ),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from taskpilot_obs._enforcement.asking import CheckQuestion
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Stage, Verdict
@@ -362,7 +363,8 @@ def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[CheckOutcome]) 
             )
 
 
-_told: set[tuple[str, str]] = set()
+_MAX_TOLD = 1_000
+_told: BoundedDict[tuple[str, str], None] = BoundedDict(_MAX_TOLD)
 
 
 def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> None:
@@ -376,7 +378,7 @@ def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> Non
     """
     runtime.counters.add(INTERNAL_ERRORS, (BYPASSED,))
     if (kind, name) not in _told:
-        _told.add((kind, name))
+        _told[kind, name] = None
         logger.warning(
             "taskpilot_obs: %s %r in enforce mode was bypassed: %s [%s]", kind, name, why, WarningCode.CHECK_BYPASSED
         )
