@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from taskpilot_obs._support.guarded import guarded
+
 _PATIENCE_S = 1.0
 
 
@@ -103,10 +105,10 @@ class ForkGate:
 
 
 def _renew() -> None:
-    for function in _functions:
-        function()
-    for renewable in list(_renewables):
-        renewable.after_fork()
+    """Renew everything: what fails is logged, and keeps nothing else from being renewed."""
+    for renew in (*_functions, *(renewable.after_fork for renewable in list(_renewables))):
+        with guarded(f"{getattr(renew, '__qualname__', renew)} after a fork"):
+            renew()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
