@@ -51,6 +51,16 @@ def new_clickhouse() -> str:
     return f"clickhouse+chdb:///{_folder()}?database=t{next(_numbers)}"
 
 
+def drop(url: str) -> None:
+    """Drop the database of a test, so that the engine has not those of all tests to look after."""
+    from clickhouse_connect import dbapi
+
+    folder, _, database = url.removeprefix("clickhouse+chdb:///").partition("?database=")
+    connection = dbapi.connect(dsn=f"chdb:///{folder.lstrip('/')}", database="default")
+    connection.command(f"DROP DATABASE IF EXISTS {database} SYNC")
+    connection.close()
+
+
 class Seen(NamedTuple):
     """One request."""
 

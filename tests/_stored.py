@@ -30,7 +30,7 @@ from taskpilot_obs.records import (
     Verdict,
 )
 from taskpilot_obs.store import Store, aggregate_summaries, clickhouse_sums, clickhouse_tables, upgrade
-from taskpilot_obs.store.clickhouse_upkeep import PATIENCE_S, lifetime_of
+from taskpilot_obs.store.clickhouse_upkeep import PATIENCE_S
 from taskpilot_obs.store.marks import server_clock
 from taskpilot_obs.store.tables import LLM_SERIES, SUMMARY_WORK, metadata
 
@@ -151,6 +151,9 @@ def run_processes(target: Callable[..., None], *arguments: tuple[object, ...]) -
     return [process.exitcode for process in processes]
 
 
+_WITH_TTL = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine_full LIKE '% TTL %'"
+
+
 def clear(store: Store) -> None:
     """Empty every table but that of the series."""
     with store.writing() as connection:
@@ -158,8 +161,8 @@ def clear(store: Store) -> None:
             for table in clickhouse_tables.TABLES:
                 if table not in (LLM_SERIES, SUMMARY_WORK):  # which is a view there
                     connection.execute(text(f"TRUNCATE TABLE {table.name}"))
-                    if lifetime_of(connection, table.name) is not None:
-                        connection.execute(text(f"ALTER TABLE {table.name} REMOVE TTL"))
+            for name in connection.execute(text(_WITH_TTL)).scalars():
+                connection.execute(text(f"ALTER TABLE {name} REMOVE TTL"))
             return
         for table in metadata.tables.values():
             if table is not LLM_SERIES:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from _audit import event, whole
+from _audit import event, read, whole
 
+from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs.audit.chain import digest_with
 from taskpilot_obs.audit.files import last_line, log_at, segment_stamp
-from taskpilot_obs.audit.manifest import is_genuine, read_notes
+from taskpilot_obs.audit.manifest import Anchor, is_genuine, read_notes
+from taskpilot_obs.audit.prune import prune
+from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
 
@@ -70,3 +75,86 @@ def test_each_note_of_a_log_with_a_key_is_signed(tmp_path: Path) -> None:
     assert all(is_genuine(each, digest_with(KEY)) for each in notes)
     assert not any(is_genuine(each, digest_with(KEY[::-1])) for each in notes)
     whole(tmp_path / "audit.jsonl", key=KEY)
+
+
+def test_a_segment_whose_closing_was_not_noted_is_verified_by_its_records(tmp_path: Path) -> None:
+    """A process may be killed between the renaming of a segment and its note: the records prove its place."""
+    log = tmp_path / "audit.jsonl"
+    for _ in range(2):
+        exporter = AuditLogExporter(log)
+        exporter.export([event(), event()])
+        exporter.shutdown(1.0)
+        log.rename(log.with_name(f"audit.jsonl.{segment_stamp(datetime.now(UTC), log_at(log).chain())}"))
+    assert whole(log).records == 4
+
+
+def test_of_a_write_that_is_cut_short_the_whole_lines_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a disk fills up within a batch, lines that are whole were written, and the chain goes on behind them."""
+    log = tmp_path / "audit.jsonl"
+    exporter = AuditLogExporter(log)
+    real, wrote = os.write, list[int]()
+
+    def cut(file: int, data: memoryview) -> int:
+        if wrote:
+            raise OSError(errno.ENOSPC, "on purpose")
+        second = bytes(data).index(b"\n", bytes(data).index(b"\n") + 1)
+        wrote.append(real(file, data[: second + 20]))
+        return wrote[0]
+
+    monkeypatch.setattr(os, "write", cut)
+    with pytest.raises(PartialExportError) as caught:
+        exporter.export([event("a"), event("b"), event("c"), event("d")])
+    monkeypatch.undo()
+    assert caught.value.written == 2
+    exporter.export([event("e")])
+    exporter.shutdown(1.0)
+    assert [record["event"] for record in read(log)] == ["a", "b", "e"]
+    assert whole(log).records == 3
+
+
+def test_anchors_kept_elsewhere_are_compared_with_stored_ones(tmp_path: Path) -> None:
+    """Anchors of both kinds are compared in the order of their records, each with its own."""
+    log, kept = tmp_path / "audit.jsonl", list[Anchor]()
+    exporter = AuditLogExporter(log, AuditOptions(anchor_every=2), on_anchor=kept.append)
+    for _ in range(6):
+        exporter.export([event()])
+    exporter.shutdown(1.0)
+    assert [each.seq for each in kept] == [2, 4, 6]
+    (report,) = verify(log, anchors=kept[:2])
+    assert (report.problem, report.anchors) == (None, 5)
+    for place, seq in enumerate((2, 4, 6)):
+        wrong = [*kept[:place], kept[place]._replace(hash="0" * 64), *kept[place + 1 :]]
+        (report,) = verify(log, anchors=wrong)
+        assert report.problem is not None
+        assert report.problem.seq == seq
+
+
+def test_a_log_whose_records_are_all_pruned_is_whole(tmp_path: Path) -> None:
+    """Anchors of pruned records are no evidence of a cut, although no file is left."""
+    log = tmp_path / "audit.jsonl"
+    exporter = AuditLogExporter(log)
+    exporter.export([event(), event()])
+    exporter.shutdown(1.0)
+    log.rename(log.with_name(f"audit.jsonl.{segment_stamp(datetime.now(UTC), log_at(log).chain())}"))
+    log.touch(0o600)
+    assert len(prune(log, timedelta(0))) == 1
+    (report,) = verify(log)
+    assert (report.problem, report.records, report.last_seq) == (None, 0, 2)
+
+
+def test_a_chain_that_lost_more_than_was_pruned_is_missing(tmp_path: Path) -> None:
+    """Retention that removed a segment of a chain is no excuse for the loss of all its files."""
+    log = tmp_path / "audit.jsonl"
+    options = AuditOptions(max_bytes=4_096, keep_segments=1)
+    owner, other = AuditLogExporter(log, options), AuditLogExporter(log, options)
+    for _ in range(60):
+        other.export([event()])
+    for exporter in (owner, other):
+        exporter.shutdown(1.0)
+    assert [report.problem for report in verify(log)] == [None, None]
+    for path in tmp_path.glob(f"audit.*.{os.getpid()}.*"):
+        path.unlink()
+    whole_one, lost = verify(log)
+    assert whole_one.problem is None
+    assert lost.problem is not None
+    assert "its files are gone and not pruned" in lost.problem.reason

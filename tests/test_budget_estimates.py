@@ -44,6 +44,7 @@ def test_a_stream_has_a_token_for_each_item_or_three_bytes(items: tuple[object, 
         {"candidates": [{"content": {"parts": [{"text": "abcdefghi"}], "role": "model"}}]},
         SimpleNamespace(content="abcdefghi", id="run-1"),
         SimpleNamespace(content=[{"type": "text", "text": "abcdefghi"}], name=str.upper),
+        SimpleNamespace(delta=SimpleNamespace(text="abcdefghi", content=None), index=1),
     ],
 )
 def test_only_the_text_of_a_chunk_counts(item: Any) -> None:

@@ -34,7 +34,8 @@ class Name(Enum):
 )
 def test_a_name_is_a_text_or_an_enums(value: object, name: str | None) -> None:
     """A model is named by a text or by the text of an enum; any other value names none."""
-    assert read_response({"model": value, "usage": CHAT}).model == name
+    reading = read_response({"model": value, "usage": CHAT})
+    assert (reading.model, reading.usage) == (name, Usage(100, 50))
 
 
 class Lazy:
@@ -176,6 +177,17 @@ def test_updates_of_an_agent_add_usage_or_put_it_in_place() -> None:
     assert reader.reading().usage == Usage(27, 6)
     reader.feed(AgentResponseUpdate(added | {"merge_mode": "replace"}))
     assert reader.reading().usage == Usage(9, 2)
+
+
+def test_updates_of_an_agent_are_read_as_its_provider_counts() -> None:
+    """Usage in updates is read by the rule of the stated provider: xAI puts thoughts beside the output."""
+    counts = {"prompt_tokens": 100, "completion_tokens": 9, "completion_tokens_details": {"reasoning_tokens": 94}}
+    for provider, generated in (("xai", 103), ("openai", 9)):
+        reader = StreamReader(provider)
+        reader.feed(AgentResponseUpdate({"usage_details": counts}))
+        usage = reader.reading().usage
+        assert usage is not None
+        assert usage[:2] == (100, generated)
 
 
 def test_a_usage_of_the_callers_own_is_checked() -> None:

@@ -1,7 +1,7 @@
 """Try the changes of some areas and write docs/mutation.md.
 
-Run: python -m scripts.mutation [AREA …] (without an area: all), with `--results` to count what was tried before,
-or with `--page` to write the page only.
+Run: python -m scripts.mutation [AREA …] (`usage-values pricing`; without an area: all), with `--results` to count what
+was tried before, or with `--page` to write the page only.
 SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them; SEED=5 chooses others. A change that was killed
 is not tried again until its module or the file of its test changes; survivors are tried again each time. FRESH=1 tries
 everything again. MINUTES=5 stops after so many minutes of changes: what was tried until then is a random sample too,
@@ -65,7 +65,7 @@ def summarise(names: Sequence[str]) -> None:
     verdicts = journal.read()
     for name in names:
         every = list(changes(AREAS[name].paths()))
-        if tried := _known(every, verdicts):
+        if tried := [each for each in _known(every, verdicts) if each[1].outcome != AT_IMPORT]:
             print(report.keep(name, tried, len(every)), flush=True)
 
 
@@ -109,9 +109,18 @@ def in_time(missing: Sequence[Change]) -> Iterator[Change]:
         yield each
 
 
+def named(areas: Sequence[str]) -> list[str]:
+    """The areas of these names, in which a hyphen may stand for a space; all of them where none is named."""
+    found = [each.replace("-", " ") for each in areas] or list(AREAS)
+    if unknown := [each for each in found if each not in AREAS]:
+        known = ", ".join(each.replace(" ", "-") for each in AREAS)
+        raise SystemExit(f"no area is named {', '.join(unknown)}; there are {known}")
+    return found
+
+
 if __name__ == "__main__":
     options = {each for each in sys.argv[1:] if each.startswith("--")}
-    chosen = [each for each in sys.argv[1:] if each not in options] or list(AREAS)
+    chosen = named([each for each in sys.argv[1:] if each not in options])
     if "--results" in options:
         summarise(chosen)
     elif os.environ.get("CONTROL"):

@@ -60,18 +60,41 @@ _AUDIT: Final = (
     "exporters/test_audit_log",
 )
 _BUDGETS: Final = (
-    *("test_budgets", "test_budgets_seams", "test_budget_decisions", "test_budget_estimates", "test_budget_scopes"),
+    *(
+        "test_budgets",
+        "test_budgets_seams",
+        "test_budget_decisions",
+        "test_budget_estimates",
+        "test_budget_scopes",
+        "test_budget_outbox",
+        "test_budget_store_away",
+    ),
     *("test_budgets_properties", "test_budgets_interruptions"),
+    "../integrations/langchain/tests/test_langchain_budgets",
 )
 _RECORDING: Final = (
-    *("test_statuses", "test_recorder", "test_context", "test_decorators", "test_llm_invocation", "test_identity"),
-    *("test_tracing", "test_integration_door", "test_awkward_input", "test_awkward_calls", "test_after_the_fact"),
+    *(
+        "test_statuses",
+        "test_rollups",
+        "test_recorder",
+        "test_context",
+        "test_decorators",
+        "test_llm_invocation",
+        "test_identity",
+    ),
+    *(
+        "test_tracing",
+        "test_integration_door",
+        "test_awkward_input",
+        "test_awkward_calls",
+        "test_after_the_fact",
+        "test_after_the_end",
+    ),
     *(
         "test_internal_errors",
         "test_framework_responses",
         "test_usage_failures",
         "test_billing",
-        "test_site",
         "test_sdk_streams",
         "test_interruptions",
     ),

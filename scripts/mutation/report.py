@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import subprocess
@@ -9,10 +10,12 @@ import textwrap
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from scripts.mutation.areas import AREAS, ROOT, SAMPLE, SEED
+from scripts.mutation.journal import FOLDER
 from scripts.mutation.model import ASSERTION, ENDED, EXCEPTION, HUNG, NOTICED, Change, Verdict
 
 RESULTS: Final = ROOT / "tests" / "mutation.json"
@@ -49,7 +52,7 @@ it. A change that another test of the suite would notice counts as a survivor he
 
 ```bash
 make mutation                            # {sample} changes of each area; those killed before are not tried again
-make mutation ARGS=pricing SAMPLE=all    # every change of one area
+make mutation ARGS=pricing SAMPLE=all    # every change of one area (a hyphen stands for a space: usage-values)
 make mutation MINUTES=10                 # stops after ten minutes; what was tried until then is random too
 make mutation FRESH=1                    # everything again
 make mutation UNSEEN=1                   # only changes outside the usual sample: the column "unseen"
@@ -134,23 +137,22 @@ def wilson(hits: int, tries: int) -> tuple[float, float]:
 
 def keep(name: str, tried: Sequence[tuple[Change, Verdict]], made: int) -> str:
     """Write the area's result down; returns a line for the terminal."""
-    before = kept()["areas"].get(name, {})
-    unseen = {"unseen": before["unseen"]} if "unseen" in before else {}
-    result = {"made": made, **_result(tried), **unseen}
+    result = {"made": made, **_result(tried)}
     _keep_area(name, result)
     return f"{name}: killed | equivalent | survive | score | interval: {_score(result, reasons())}"
 
 
 def keep_unseen(name: str, tried: Sequence[tuple[Change, Verdict]]) -> None:
     """Write down how changes that no test was written for did at their first try."""
-    _keep_area(name, kept()["areas"].get(name, {}) | {"unseen": _result(tried)})
+    _keep_area(name, {"unseen": _result(tried)})
 
 
 def keep_control(verdicts: Sequence[Verdict]) -> str:
     """Write down how many changes without a change were noticed; returns a line for the terminal."""
     noticed = [each for each in verdicts if each.outcome in NOTICED]
     control = {**_when(), "tried": len(verdicts), "noticed": sorted({each.by or each.outcome for each in noticed})}
-    _write(kept() | {"control": control | {"times": len(noticed)}})
+    with _alone():
+        _write(kept() | {"control": control | {"times": len(noticed)}})
     return f"without a change: {len(noticed)} of {len(verdicts)} noticed {control['noticed']}"
 
 
@@ -175,9 +177,20 @@ def _when() -> dict[str, str]:
 
 
 def _keep_area(name: str, result: Mapping[str, Any]) -> None:
-    results = kept()
-    areas = results["areas"] | {name: result}
-    _write(results | {"areas": {each: areas[each] for each in AREAS if each in areas}})
+    """Put this in the place of what was kept of the area, and leave the rest of it."""
+    with _alone():
+        results = kept()
+        areas = results["areas"] | {name: results["areas"].get(name, {}) | result}
+        _write(results | {"areas": {each: areas[each] for each in AREAS if each in areas}})
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Keep other processes, which try other areas, from writing at the same time."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with (FOLDER / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _write(results: Mapping[str, Any]) -> None:

@@ -61,7 +61,7 @@ class Session:
             measured = kept_baseline(name, self._paths)
             if measured is None:
                 measured = self._measured(session, list(items))
-                keep_baseline(name, self._paths, measured)
+                keep_baseline(name, measured)
             files.append(measured)
         left_out = [test for each in files for test in each.names if test not in each.seconds]
         print(f"  {sum(len(each.seconds) for each in files)} tests; left out, because they fail or skip:", *left_out)

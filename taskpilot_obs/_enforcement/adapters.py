@@ -84,7 +84,7 @@ def open_llm_call() -> LlmInvocation | None:
 def block_above() -> LlmInvocation | None:
     """Return the `track_llm` block that records the call which is about to be sent here; None if there is none.
 
-    A block knows no content, so the layer that sends the request asks the checks about it: `check_input(block, messages)`.
+    A block knows no content, so the layer that sends the request asks the checks: `check_input(block, messages)`.
     """
     run = open_llm_call()
     return run if isinstance(run, BlockCall) else None

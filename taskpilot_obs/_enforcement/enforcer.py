@@ -7,10 +7,11 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeGuard
 
-from taskpilot_obs._enforcement.asking import CheckQuestion, current_question
+from taskpilot_obs._enforcement.asking import CheckQuestion
 from taskpilot_obs._recording.block_call import BlockCall
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Stage, Verdict
@@ -71,14 +72,14 @@ class Enforcer:
 
         Those of the recorder are not asked about the model calls and agents of a check, which hold what is judged
         already: violations would count twice, and judges would judge each other. Tools that a check calls are asked
-        about, because its model may have been talked into them.
+        about, because its model may have been talked into them. No check is asked about what it does itself.
         """
-        question = current_question()
-        if question is None:
+        asked = running.current_checks.get()
+        if not asked:
             return self.at(stage)
         only_own = run.operation is not Operation.TOOL
         checks = self._own_at(stage) if only_own else self.at(stage)
-        return tuple(check for check in checks if not question.asks(check))
+        return tuple(check for check in checks if asked.isdisjoint(check.itself))
 
     def _own_at(self, stage: Stage) -> tuple[BoundCheck, ...]:
         return () if self.own is None else in_force(self._runtime, self.own.at(stage))
@@ -108,8 +109,8 @@ class Enforcer:
             return
         try:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
-        except RefusedError:
-            _note_withheld(run, result)
+        except BaseException:  # a caller that cancels or times out is billed too
+            note_withheld(run, result)
             raise
 
     async def ask_out_async(self, run: ActiveInvocation, result: object) -> None:
@@ -119,8 +120,8 @@ class Enforcer:
             return
         try:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
-        except RefusedError:
-            _note_withheld(run, result)
+        except BaseException:  # a caller that cancels or times out is billed too
+            note_withheld(run, result)
             raise
 
     def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
@@ -157,7 +158,7 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        with CheckQuestion(run, ready, outcomes):
+        with CheckQuestion(run):
             goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
@@ -165,7 +166,7 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        with CheckQuestion(run, ready, outcomes):
+        with CheckQuestion(run):
             goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
@@ -284,8 +285,8 @@ def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mappin
     )
 
 
-def _note_withheld(run: ActiveInvocation, result: object) -> None:
-    """Read the usage of an LLM call whose answer is withheld, because its tokens are billed anyway."""
+def note_withheld(run: ActiveInvocation, result: object) -> None:
+    """Read the usage of an LLM call whose answer its caller does not get, because its tokens are billed anyway."""
     if not isinstance(run, LlmInvocation):
         return
     if not isinstance(result, Streamed):
@@ -368,7 +369,8 @@ def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[CheckOutcome]) 
             )
 
 
-_told: set[tuple[str, str]] = set()
+_MAX_TOLD = 1_000
+_told: BoundedDict[tuple[str, str], None] = BoundedDict(_MAX_TOLD)
 
 
 def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> None:
@@ -382,7 +384,7 @@ def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> Non
     """
     runtime.counters.add(INTERNAL_ERRORS, (BYPASSED,))
     if (kind, name) not in _told:
-        _told.add((kind, name))
+        _told[kind, name] = None
         logger.warning(
             "taskpilot_obs: %s %r in enforce mode was bypassed: %s [%s]", kind, name, why, WarningCode.CHECK_BYPASSED
         )

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iter
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar
 
-from taskpilot_obs._enforcement.enforcer import Streamed
+from taskpilot_obs._enforcement.enforcer import Streamed, note_withheld
 from taskpilot_obs._recording.generators import wrap_async_generator
 from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs.records import Stage
@@ -172,7 +172,11 @@ def _released(
     if not enforcer.at(Stage.OUTPUT):
         return (yield from inner)
     if buffer:
-        result = _drain(inner, items)
+        try:
+            result = _drain(inner, items)
+        except BaseException:
+            note_withheld(run, items)
+            raise
         enforcer.ask_out(run, items)
         yield from items
         return result
@@ -252,7 +256,12 @@ class _AsyncStream(AsyncGenerator[Any, Any]):
             await self._enforcer.ask_in_async(run, *self._call)
         inner = self._inner = self._start()
         if self._buffer and self._enforcer.at(Stage.OUTPUT):
-            self._items.extend([item async for item in inner])
+            try:
+                async for item in inner:
+                    self._items.append(item)
+            except BaseException:
+                note_withheld(run, self._items)
+                raise
             await self._enforcer.ask_out_async(run, self._items)
             self._released = iter(self._items)
         return inner

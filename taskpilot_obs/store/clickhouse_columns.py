@@ -1,7 +1,8 @@
 """Batches of rows in ClickHouse's format Native: column by column, as the server keeps them.
 
 A column costs one pass in C over its values, where a row of text costs a conversion a value. A column without a value
-is left out, and the server fills it with NULLs. Short texts in ASCII are joined, and encoded as one.
+is left out, and the server fills it with NULLs. A text that repeats is converted once; others are joined, and encoded
+as one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import BigInteger, Boolean, Float, Integer, LargeBinary, SmallInteger
 
+from taskpilot_obs._telemetry.money import PICO_PER_NANO
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.store.tables import AGENT_RUNS, LLM_CALLS, UtcTime
 
@@ -27,11 +29,12 @@ Values = tuple[Any, ...]
 MONEY: Final = "Decimal(38, 12)"
 MONEY_TABLES: Final = (LLM_CALLS, AGENT_RUNS)
 """Tables in which money is one column."""
-_PICO_OF_NANO: Final = 1_000
 _SEVEN_BITS: Final = 0x7F
 _SHORT: Final = tuple(bytes((size,)) for size in range(_SEVEN_BITS + 1))
 """The lengths of most texts, written."""
 _SHORT_ASCII: Final = tuple(map(chr, range(_SEVEN_BITS + 1)))
+_OFTEN: Final = 4
+"""How often a text must stand in a column, on average, so that converting each once pays."""
 
 
 class ColumnType(NamedTuple):
@@ -50,17 +53,20 @@ def _numbers(code: str) -> Callable[[Iterable[Any]], bytes]:
 
 def _texts(values: Iterable[Any]) -> bytes:
     given = [*values]
+    different = set(given)
+    if len(different) * _OFTEN <= len(given):
+        return _each_once(given, different)
     try:
         lengths = map(_SHORT_ASCII.__getitem__, map(len, given))
         joined = "".join(chain.from_iterable(zip(lengths, given, strict=True)))
     except (IndexError, TypeError):  # long texts; bytes, or what is refused below
-        return _each_text(given)
-    return joined.encode() if joined.isascii() else _each_text(given)
+        return _each_once(given, different)
+    return joined.encode() if joined.isascii() else _each_once(given, different)
 
 
-def _each_text(given: list[Any]) -> bytes:
+def _each_once(given: list[Any], different: set[Any]) -> bytes:
     """Texts of any kind; each is converted once, however often it stands there."""
-    encoded = {value: _text(value) for value in set(given)}
+    encoded = {value: _text(value) for value in different}
     return b"".join(map(encoded.__getitem__, given))
 
 
@@ -161,7 +167,7 @@ class Columns:
 
 def _money(nano: Values, rest: Values) -> Values:
     return tuple(
-        [None if whole is None else whole * _PICO_OF_NANO + (part or 0) for whole, part in zip(nano, rest, strict=True)]
+        [None if whole is None else whole * PICO_PER_NANO + (part or 0) for whole, part in zip(nano, rest, strict=True)]
     )
 
 

@@ -128,7 +128,7 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
     fork(child)
 
 
-@pytest.mark.parametrize("name", ["audit.log", "audit", ".jsonl", "audit.host.12.jsonl"])
+@pytest.mark.parametrize("name", ["audit.log", "audit", ".jsonl", "audit.host.12.jsonl", "audit.jsonl.x.jsonl"])
 def test_names_that_cannot_be_told_from_others(tmp_path: Path, name: str) -> None:
     """A name that is not `….jsonl`, or looks like that of a further process' file, is refused."""
     with pytest.raises(ConfigurationError, match=r"audit\.jsonl") as caught:
@@ -454,7 +454,7 @@ def test_a_further_writers_file_is_named_by_host_and_process(
     log: Path, monkeypatch: pytest.MonkeyPatch, host: str, name: str
 ) -> None:
     """Writers on hosts that share a folder have files of their own, whatever characters their hosts' names have."""
-    monkeypatch.setattr("taskpilot_obs.audit.writer.node", lambda: host)
+    monkeypatch.setattr("taskpilot_obs.audit.files.node", lambda: host)
     exporters = [AuditLogExporter(log), AuditLogExporter(log)]
     assert log.with_name(f"audit.{name}.{os.getpid()}.jsonl").exists()
     for exporter in exporters:
@@ -700,7 +700,7 @@ def test_too_many_writers(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that opens the same log without end is told so."""
     monkeypatch.setattr("taskpilot_obs.audit.writer._MAX_WRITERS", 2)
     exporters = [AuditLogExporter(log) for _ in range(2)]
-    with pytest.raises(ConfigurationError, match="writes it 2 times already"):
+    with pytest.raises(ConfigurationError, match="no file is left for this process: 2 have a writer already, 0 cannot"):
         AuditLogExporter(log)
     for exporter in exporters:
         exporter.shutdown(1.0)

@@ -269,7 +269,7 @@ def test_tokens_are_one_violation_when_passed(limit: Any, calls: Any) -> None:
 )
 def test_wrong_options_are_refused_at_construction(make: Any, said: Any) -> None:
     """A wrong option is refused when the policy is made, by name and with what is allowed."""
-    with pytest.raises(ConfigurationError, match=said):
+    with pytest.raises(ConfigurationError, match=rf"^{said}\b"):
         make()
 
 

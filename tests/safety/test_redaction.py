@@ -170,6 +170,7 @@ def test_harmless_text_survives(text: Any) -> None:
         ('{"token": {"value": "never closed', '{"token": [REDACTED:secret]'),
         ("a?sv=2024&sig=abc%2Bdef%2F0123456789%3D&se=1", "a?sv=2024&sig=[REDACTED:secret]&se=1"),
         ("a?b=1\\u0026sig=0123456789abcdef", "a?b=1\\u0026sig=[REDACTED:secret]"),
+        (f"a?Signature={'Ab9%2B' * 4}&Key-Pair-Id=K", "a?Signature=[REDACTED:secret]&Key-Pair-Id=K"),
         ("x?X-Amz-Signature=0123456789abcdef0123 y", "x?X-Amz-Signature=[REDACTED:secret] y"),
         ("to https://hooks.slack.com/services/T0/B0/abc.", "to https://[REDACTED:api_key]."),
         ("git@github.com says jane@github.com:2x", "git@github.com says [REDACTED:email]:2x"),
@@ -258,6 +259,13 @@ def test_a_cut_never_leaves_half_a_secret(secret: Any, kind: Any) -> None:
         shown = Redactor(max_length=cut).text(lead + said + " " + "x" * 2_000)
         kept = shown.removesuffix("[TRUNCATED]").replace(f"[REDACTED:{kind}]", "").removeprefix(lead)
         assert kept.strip() in ("", "Bearer"[: len(kept.strip())]), (cut, shown)
+
+
+@pytest.mark.parametrize("key", [PEM, PGP])
+def test_text_between_two_private_keys_stays(key: str) -> None:
+    """Each key ends at its own footer, and so does what is hidden for it."""
+    shown = plain.text(f"first {key} then {key} last")
+    assert shown == "first [REDACTED:private_key] then [REDACTED:private_key] last"
 
 
 def test_long_text_is_cut_and_says_so() -> None:

@@ -16,7 +16,6 @@ from taskpilot_obs.integration import (
     LlmInvocation,
     Operation,
     Recorder,
-    RefusedError,
     Status,
     answer_limits,
     check_input_async,
@@ -207,16 +206,16 @@ async def _checked_input(entry: CurrentRun, content: object, arguments: Mapping[
     entry.run.set_input(given if content is None else content)
     try:
         await check_input_async(entry.run, content, arguments=given)
-    except RefusedError as refusal:
-        entry.close(refusal)
+    except BaseException as error:  # a refusal, or the caller's cancellation: no callback follows
+        entry.close(error)
         raise
 
 
 async def _checked_output(entry: CurrentRun, result: object) -> None:
     try:
         await check_output_async(entry.run, result)
-    except RefusedError as refusal:
-        entry.close(refusal)
+    except BaseException as error:  # a refusal, or the caller's cancellation: no callback follows
+        entry.close(error)
         raise
 
 

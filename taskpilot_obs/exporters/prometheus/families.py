@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain, product
 from math import prod
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
 
 from taskpilot_obs import semconv
-from taskpilot_obs._support.fork import call_in_child
+from taskpilot_obs._support.fork import HeldOverFork, call_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram, HistogramFollower
@@ -162,7 +162,7 @@ class Families:
         self._histograms: dict[str, Family[BulkHistogram]] = {}
         self._collectors = [self._create(metric) for metric in METRICS]
         self.gauge(semconv.START_TIME).child().set(time.time())
-        self._held_for_fork = 0
+        self._over_fork = HeldOverFork()
         self._reset()
         _unregister_earlier_import(registry)
         try:
@@ -247,14 +247,11 @@ class Families:
 
     def before_fork(self) -> None:
         """Wait for a scrape or a declaration in progress (milliseconds)."""
-        if self._aside.acquire(timeout=1.0):
-            self._held_for_fork = threading.get_ident()
+        self._over_fork.hold(self._aside)
 
     def after_fork_in_parent(self) -> None:
         """Allow scrapes again."""
-        if self._held_for_fork == threading.get_ident():  # two threads may fork at once
-            self._held_for_fork = 0
-            self._aside.release()
+        self._over_fork.let_go(self._aside)
 
     def after_fork_in_child(self) -> None:
         """Reset locks and gauges of runs in the parent; prometheus_client's files keep values by process."""
@@ -279,6 +276,11 @@ class Families:
         gauge = Gauge(name, text, labels, namespace=self.namespace, registry=None, multiprocess_mode=_mode(metric))
         self._gauges[name] = Family(metric, gauge, self)
         return gauge
+
+    def of(self, metric: Metric) -> Family[Any]:
+        """Return the family of a metric of the contract, whatever its kind."""
+        families: dict[str, Family[Any]] = {**self._counters, **self._gauges, **self._histograms}
+        return families[metric.name]
 
     def counter(self, metric: Metric) -> Family[Counter]:
         """Return the family of a counter of the contract."""

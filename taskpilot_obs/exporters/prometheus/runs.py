@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import itemgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.exporters.prometheus.families import ActiveGauges
@@ -27,6 +27,24 @@ _START_KEY: Callable[[Started], _Key] = itemgetter(
 _END_KEY: Callable[[Invocation], _CompletionKey] = itemgetter(
     *map(Invocation._fields.index, ("operation", "name", "agent", "is_task", "status"))
 )
+_DECLARED: Final = {
+    Operation.WORKFLOW: (
+        semconv.WORKFLOW_RUNS,
+        semconv.WORKFLOW_COST,
+        semconv.WORKFLOW_VIOLATION_RUNS,
+        semconv.WORKFLOW_DURATION,
+        semconv.WORKFLOW_ACTIVE,
+    ),
+    Operation.AGENT: (
+        semconv.AGENT_RUNS,
+        semconv.AGENT_DURATION,
+        semconv.AGENT_LLM_CALLS,
+        semconv.AGENT_TOOL_CALLS,
+        semconv.AGENT_ACTIVE,
+    ),
+    Operation.TOOL: (semconv.TOOL_DURATION,),
+}
+"""The families whose series of a name begin at 0. The counter of tool calls has the name of the agent, too."""
 _LABELS = {Operation.WORKFLOW: Label.WORKFLOW, Operation.AGENT: Label.AGENT, Operation.TOOL: Label.TOOL}
 """The label that shows the name of a run; a task's is shown as that of a workflow, too."""
 
@@ -157,19 +175,7 @@ class RunSeries:
 
     def declare(self, operation: Operation, name: str) -> None:
         """Create the series of a name at 0."""
-        families = self._families
-        if operation is Operation.WORKFLOW:
-            families.counter(semconv.WORKFLOW_RUNS).init_child(name)
-            families.counter(semconv.WORKFLOW_COST).init_child(name)
-            families.counter(semconv.WORKFLOW_VIOLATION_RUNS).init_child(name)
-            families.histogram(semconv.WORKFLOW_DURATION).init_child(name)
-            families.gauge(semconv.WORKFLOW_ACTIVE).init_child(name)
-        elif operation is Operation.AGENT:
-            families.counter(semconv.AGENT_RUNS).init_child(name)
-            families.histogram(semconv.AGENT_DURATION).init_child(name)
-            families.histogram(semconv.AGENT_LLM_CALLS).init_child(name)
-            families.histogram(semconv.AGENT_TOOL_CALLS).init_child(name)
-            families.gauge(semconv.AGENT_ACTIVE).init_child(name)
-        elif operation is Operation.TOOL:
-            families.counter(semconv.TOOL_CALLS).init_child(NONE, name)
-            families.histogram(semconv.TOOL_DURATION).init_child(name)
+        for metric in _DECLARED.get(operation, ()):
+            self._families.of(metric).init_child(name)
+        if operation is Operation.TOOL:
+            self._families.counter(semconv.TOOL_CALLS).init_child(NONE, name)
