@@ -70,6 +70,7 @@ from taskpilot_obs._enforcement.model_calls import (
     call_model_async,
     count_attempt,
     expect_calls,
+    expect_request_elsewhere,
 )
 from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
 from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
@@ -128,6 +129,7 @@ __all__ = [
     "current_running",
     "current_scope",
     "expect_calls",
+    "expect_request_elsewhere",
     "get_recorder",
     "guarded",
     "is_content_read",

@@ -213,18 +213,30 @@ class _Others:
     def __init__(self) -> None:
         # A plain dict, whose single operations are atomic: a call may end in a finalizer, which must not wait.
         self._waiting: dict[int, bool] = {}
+        self._elsewhere: dict[int, ref[LlmInvocation]] = {}
         renew_in_child(self)
 
     def after_fork(self) -> None:
         """Forget the calls of the parent process, whose requests it sends."""
-        self._waiting = {}
+        self._waiting, self._elsewhere = {}, {}
+
+    def expect_elsewhere(self, run: LlmInvocation) -> None:
+        """Expect the request of a call in another context than that of its layer."""
+        self._waiting[run.number] = True
+        self._elsewhere[run.number] = ref(run)
 
     def claim(self, recorder: Recorder, request: ModelRequest, parent: ActiveInvocation | None) -> bool:
         """Whether an open call stands for a client's request; no other request will be told so."""
         for run in reversed(self._begun_here()):
-            if _agrees(run, recorder, request, parent) and self._waiting.pop(run.number, False):
+            if not run.was_current and self._takes(run, recorder, request, parent):
                 return True
-        return False
+        sent_elsewhere = [each() for each in list(self._elsewhere.values())]
+        return any(run is not None and self._takes(run, recorder, request, parent) for run in sent_elsewhere)
+
+    def _takes(
+        self, run: LlmInvocation, recorder: Recorder, request: ModelRequest, parent: ActiveInvocation | None
+    ) -> bool:
+        return _agrees(run, recorder, request, parent) and self._waiting.pop(run.number, False)
 
     def llm_began(self, run: LlmInvocation, /) -> None:
         """Note a call of another recorder of calls."""
@@ -235,6 +247,7 @@ class _Others:
     def llm_ended(self, run: LlmInvocation, /) -> None:
         """Forget it."""
         self._waiting.pop(run.number, None)
+        self._elsewhere.pop(run.number, None)
 
     def _begun_here(self) -> list[LlmInvocation]:
         begun = (each() for each in _begun.get())
@@ -246,12 +259,20 @@ _begun: ContextVar[tuple[ref[LlmInvocation], ...]] = ContextVar("taskpilot_obs_b
 _others = _Others()
 
 
+def expect_request_elsewhere(run: LlmInvocation) -> None:
+    """Declare that a framework sends a call's request in another context than the one in which its layer is called.
+
+    A wrapped client beneath the same parent, asking the same model, then takes the call for its own request.
+    """
+    _others.expect_elsewhere(run)
+
+
 def _agrees(run: LlmInvocation, recorder: Recorder, request: ModelRequest, parent: ActiveInvocation | None) -> bool:
     """Whether a call may be the one whose request a client is about to send.
 
-    A call that was current is found in the context; one that a check judges, or that is being answered, was sent.
+    One that a check judges, or that is being answered, was sent.
     """
-    if not run.is_open or run.was_current or run.first_token_ns or is_judged(run):
+    if not run.is_open or run.first_token_ns or is_judged(run):
         return False
     scope = current_scope.get()
     if scope is None and parent is not None:
