@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from taskpilot_obs._enforcement.asking import CheckQuestion, current_question
@@ -129,9 +130,11 @@ class Enforcer:
         if ready:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
 
-    async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
-        """Check an asynchronous stream that has been yielded."""
+    async def ask_too_late_async(self, run: ActiveInvocation, result: object, within_s: float = inf) -> None:
+        """Check an asynchronous stream that has been yielded; no check may take longer than `within_s`."""
         ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self._for(run, Stage.OUTPUT))
+        if within_s < inf:
+            ready = tuple(each._replace(timeout_s=min(each.timeout_s or inf, within_s)) for each in ready)
         if ready:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
 
