@@ -15,6 +15,7 @@ from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs.audit.chain import digest_with
 from taskpilot_obs.audit.files import last_line, log_at, segment_stamp
 from taskpilot_obs.audit.manifest import Anchor, is_genuine, read_notes
+from taskpilot_obs.audit.prune import prune
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
@@ -126,3 +127,34 @@ def test_anchors_kept_elsewhere_are_compared_with_stored_ones(tmp_path: Path) ->
         (report,) = verify(log, anchors=wrong)
         assert report.problem is not None
         assert report.problem.seq == seq
+
+
+def test_a_log_whose_records_are_all_pruned_is_whole(tmp_path: Path) -> None:
+    """Anchors of pruned records are no evidence of a cut, although no file is left."""
+    log = tmp_path / "audit.jsonl"
+    exporter = AuditLogExporter(log)
+    exporter.export([event(), event()])
+    exporter.shutdown(1.0)
+    log.rename(log.with_name(f"audit.jsonl.{segment_stamp(datetime.now(UTC), log_at(log).chain())}"))
+    log.touch(0o600)
+    assert len(prune(log, timedelta(0))) == 1
+    (report,) = verify(log)
+    assert (report.problem, report.records, report.last_seq) == (None, 0, 2)
+
+
+def test_a_chain_that_lost_more_than_was_pruned_is_missing(tmp_path: Path) -> None:
+    """Retention that removed a segment of a chain is no excuse for the loss of all its files."""
+    log = tmp_path / "audit.jsonl"
+    options = AuditOptions(max_bytes=4_096, keep_segments=1)
+    owner, other = AuditLogExporter(log, options), AuditLogExporter(log, options)
+    for _ in range(60):
+        other.export([event()])
+    for exporter in (owner, other):
+        exporter.shutdown(1.0)
+    assert [report.problem for report in verify(log)] == [None, None]
+    for path in tmp_path.glob(f"audit.*.{os.getpid()}.*"):
+        path.unlink()
+    whole_one, lost = verify(log)
+    assert whole_one.problem is None
+    assert lost.problem is not None
+    assert "its files are gone and not pruned" in lost.problem.reason

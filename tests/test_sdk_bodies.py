@@ -161,6 +161,34 @@ def test_whatever_the_body_is(name: str, way: str, is_async: bool, provider: Pro
         assert seen[1].usage[:2] == (100, 20)
 
 
+class Upload(io.BytesIO):
+    """A file, which notes how much of it is read at once."""
+
+    def __init__(self) -> None:
+        super().__init__(b"x" * 1_000_000)
+        self.most = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        piece = super().read(size)
+        self.most = max(self.most, len(piece))
+        return piece
+
+
+@pytest.mark.parametrize("name", SDKS)
+def test_the_body_of_an_upload_is_not_read(name: str) -> None:
+    """A file that is posted to a path at which no model is asked is streamed by the SDK, and not read whole before."""
+    sdk, upload = SDKS[name], Upload()
+    sending = httpx2.Client(transport=httpx2.MockTransport(lambda _: httpx2.Response(200, json={})))
+    with (
+        fresh_recorder(policies=[DenyWords(["secret"])], mode="enforce") as recorder,
+        capture_invocations(recorder) as seen,
+        sdk.make(api_key="k", max_retries=0, base_url="http://uploads", http_client=sending) as client,
+    ):
+        sdk.wrap(client).post("/uploads/1/parts", cast_to=object, content=upload)
+        assert list(seen) == []
+    assert 0 < upload.most < 1_000_000
+
+
 def _raw(resource: Any, stream: bool) -> None:
     answer = resource.with_raw_response.create(**document("weather?"), stream=stream).parse()
     assert not stream or len(list(answer)) > 1

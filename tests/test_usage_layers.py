@@ -34,7 +34,8 @@ class Name(Enum):
 )
 def test_a_name_is_a_text_or_an_enums(value: object, name: str | None) -> None:
     """A model is named by a text or by the text of an enum; any other value names none."""
-    assert read_response({"model": value, "usage": CHAT}).model == name
+    reading = read_response({"model": value, "usage": CHAT})
+    assert (reading.model, reading.usage) == (name, Usage(100, 50))
 
 
 class Lazy:

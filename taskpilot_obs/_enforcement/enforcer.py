@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from taskpilot_obs._enforcement.asking import CheckQuestion, current_question
+from taskpilot_obs._enforcement.asking import CheckQuestion
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._support.bounded import BoundedDict
@@ -72,14 +72,14 @@ class Enforcer:
 
         Those of the recorder are not asked about the model calls and agents of a check, which hold what is judged
         already: violations would count twice, and judges would judge each other. Tools that a check calls are asked
-        about, because its model may have been talked into them.
+        about, because its model may have been talked into them. No check is asked about what it does itself.
         """
-        question = current_question()
-        if question is None:
+        asked = running.current_checks.get()
+        if not asked:
             return self.at(stage)
         only_own = run.operation is not Operation.TOOL
         checks = self._own_at(stage) if only_own else self.at(stage)
-        return tuple(check for check in checks if not question.asks(check))
+        return tuple(check for check in checks if asked.isdisjoint(check.itself))
 
     def _own_at(self, stage: Stage) -> tuple[BoundCheck, ...]:
         return () if self.own is None else in_force(self._runtime, self.own.at(stage))
@@ -160,7 +160,7 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        with CheckQuestion(run, ready, outcomes):
+        with CheckQuestion(run):
             goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
@@ -168,7 +168,7 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        with CheckQuestion(run, ready, outcomes):
+        with CheckQuestion(run):
             goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 

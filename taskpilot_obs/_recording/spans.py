@@ -187,10 +187,14 @@ def leave_client_call() -> Token[Context] | None:
     The instrumentation takes a call within a call for the same one, and opens no span for it.
     """
     around = otel_context.get_current()
-    if not any(key.startswith(_CLIENT_CALL) for key in around):
+    if not any(_is_client_call(key) for key in around):
         return None
-    kept = {key: value for key, value in around.items() if not key.startswith(_CLIENT_CALL)}
+    kept = {key: value for key, value in around.items() if not _is_client_call(key)}
     return otel_context.attach(otel_context.Context(kept))
+
+
+def _is_client_call(key: object) -> bool:
+    return isinstance(key, str) and key.startswith(_CLIENT_CALL)  # an application may use keys of any type
 
 
 def detach(token: Token[Context]) -> None:

@@ -128,7 +128,7 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
     fork(child)
 
 
-@pytest.mark.parametrize("name", ["audit.log", "audit", ".jsonl", "audit.host.12.jsonl"])
+@pytest.mark.parametrize("name", ["audit.log", "audit", ".jsonl", "audit.host.12.jsonl", "audit.jsonl.x.jsonl"])
 def test_names_that_cannot_be_told_from_others(tmp_path: Path, name: str) -> None:
     """A name that is not `….jsonl`, or looks like that of a further process' file, is refused."""
     with pytest.raises(ConfigurationError, match=r"audit\.jsonl") as caught:
