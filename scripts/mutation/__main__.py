@@ -4,8 +4,8 @@ Run: python -m scripts.mutation [AREA …] (`usage-values pricing`; without an a
 was tried before, or with `--page` to write the page only.
 SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them; SEED=5 chooses others. A change that was killed
 is not tried again until its module or the file of its test changes; survivors are tried again each time. FRESH=1 tries
-everything again. MINUTES=5 stops after so many minutes of changes: what was tried until then is a random sample too,
-because the order is random.
+everything again. MINUTES=5 stops after so many minutes of changes, and again of those that need a new interpreter: what
+was tried until then is a random sample too, because the order is random.
 UNSEEN=1 leaves out the changes of the usual sample, whose survivors tests were written for, and keeps the score of the
 others as one that no test was written for. CONTROL=1 changes nothing, to see whether a test fails nevertheless.
 """
@@ -19,12 +19,15 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import TypeVar
 
 from scripts.mutation import journal, report
 from scripts.mutation.areas import AREAS, SAMPLE, SEED
 from scripts.mutation.changes import changes
 from scripts.mutation.model import AT_IMPORT, Change, Verdict
 from scripts.mutation.session import examine, examine_fresh
+
+T = TypeVar("T")
 
 
 def run(names: Sequence[str]) -> None:
@@ -54,9 +57,9 @@ def attempt(names: Sequence[str], wanted: Sequence[Change], path: Path, *, confi
     with journal.Journal(path) as kept:
         if wanted:
             examine(names, in_time(wanted), kept.add, confirm=confirm)
-        for change, verdict in _known(wanted, journal.read(path)):
-            if verdict.outcome == AT_IMPORT:
-                kept.add(change, examine_fresh(change, verdict.tests, confirm=confirm))
+        known = _known(wanted, journal.read(path))
+        for change, verdict in in_time([each for each in known if each[1].outcome == AT_IMPORT]):
+            kept.add(change, examine_fresh(change, verdict.tests, confirm=confirm))
     return journal.read(path)
 
 
@@ -100,8 +103,8 @@ def _in_order(every: Sequence[Change], seed: int) -> list[Change]:
     return sorted(every, key=lambda each: hashlib.sha256(f"{seed} {each.key}".encode()).digest())
 
 
-def in_time(missing: Sequence[Change]) -> Iterator[Change]:
-    """The changes until MINUTES are over."""
+def in_time(missing: Sequence[T]) -> Iterator[T]:
+    """What is begun before MINUTES are over."""
     end = time.monotonic() + 60 * float(os.environ.get("MINUTES") or "inf")
     for each in missing:
         if time.monotonic() > end:

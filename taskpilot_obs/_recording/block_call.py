@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, TypeGuard
+
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+
+if TYPE_CHECKING:
+    from taskpilot_obs._recording.invocation import ActiveInvocation
 
 
 class BlockCall(LlmInvocation):
@@ -12,3 +17,8 @@ class BlockCall(LlmInvocation):
     """
 
     __slots__ = ()
+
+
+def is_limited(run: ActiveInvocation) -> TypeGuard[LlmInvocation]:
+    """Whether budgets and token limits are to be asked about a run; a `track_llm` block has asked them at its start."""
+    return isinstance(run, LlmInvocation) and not isinstance(run, BlockCall)
