@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from taskpilot_obs._enforcement.asking import is_judged
 from taskpilot_obs._enforcement.enforcer import is_checked, unwrap_refusal
+from taskpilot_obs._recording.block_call import BlockCall
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._support.guarded import guarded
@@ -78,6 +79,15 @@ def open_llm_call() -> LlmInvocation | None:
     """
     run = current_run()
     return run if isinstance(run, LlmInvocation) and run.is_open and not is_judged(run) else None
+
+
+def block_above() -> LlmInvocation | None:
+    """Return the `track_llm` block that records the call which is about to be sent here; None if there is none.
+
+    A block knows no content, so the layer that sends the request asks the checks: `check_input(block, messages)`.
+    """
+    run = open_llm_call()
+    return run if isinstance(run, BlockCall) else None
 
 
 def is_content_read(run: ActiveInvocation) -> bool:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from taskpilot_obs._enforcement.asking import CheckQuestion
+from taskpilot_obs._recording.block_call import is_limited
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._support.bounded import BoundedDict
@@ -86,7 +88,7 @@ class Enforcer:
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Check the input, before the work."""
         limits = self._runtime.limits
-        if limits is not None and isinstance(run, LlmInvocation):
+        if limits is not None and is_limited(run):
             limits.before(run, args, kwargs)
         ready = self._for(run, Stage.INPUT)
         if ready:
@@ -95,7 +97,7 @@ class Enforcer:
     async def ask_in_async(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Check the input, before asynchronous work."""
         limits = self._runtime.limits
-        if limits is not None and isinstance(run, LlmInvocation):
+        if limits is not None and is_limited(run):
             await limits.before_async(run, args, kwargs)
         ready = self._for(run, Stage.INPUT)
         if ready:
@@ -129,9 +131,11 @@ class Enforcer:
         if ready:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
 
-    async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
-        """Check an asynchronous stream that has been yielded."""
+    async def ask_too_late_async(self, run: ActiveInvocation, result: object, within_s: float = inf) -> None:
+        """Check an asynchronous stream that has been yielded; no check may take longer than `within_s`."""
         ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self._for(run, Stage.OUTPUT))
+        if within_s < inf:
+            ready = tuple(each._replace(timeout_s=min(each.timeout_s or inf, within_s)) for each in ready)
         if ready:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
 
@@ -199,7 +203,7 @@ def check_input(
     runtime = run.callsite.runtime
     if runtime.enabled and is_checked(run):
         args, kwargs = _as_call(content, arguments)
-        if isinstance(run, LlmInvocation) and runtime.limits is not None and runtime.limits.budgets is not None:
+        if is_limited(run) and runtime.limits is not None and runtime.limits.budgets is not None:
             for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
                 note_bypass(runtime, "budget", budget, "its store cannot be queried without blocking the event loop")
         _enforcer_of(run).ask_in(run, args, kwargs)

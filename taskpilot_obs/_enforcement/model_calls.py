@@ -9,7 +9,7 @@ from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 from weakref import ref
 
-from taskpilot_obs._enforcement.adapters import open_llm_call
+from taskpilot_obs._enforcement.adapters import block_above, open_llm_call
 from taskpilot_obs._enforcement.asking import is_judged
 from taskpilot_obs._enforcement.enforcer import (
     Enforcer,
@@ -23,7 +23,7 @@ from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.generators import drive, wrap_async_generator
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.scope import current_scope
-from taskpilot_obs._recording.sdk_streams import follow_stream
+from taskpilot_obs._recording.sdk_streams import follow_stream, is_stream
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import NO_ATTRIBUTES, Operation, Status
@@ -82,7 +82,7 @@ def call_model(
     """
     run = _begin(recorder, request)
     if run is None:
-        return send()
+        return _send_within(request, send, read)
     try:
         check_input(run, request.content, arguments=request.arguments)
         result = send()
@@ -105,7 +105,7 @@ async def call_model_async(
     """Like `call_model`, for an asynchronous client; `read` may be asynchronous too."""
     run = _begin(recorder, request)
     if run is None:
-        return await send()
+        return await _send_within_async(request, send, read)
     try:
         await check_input_async(run, request.content, arguments=request.arguments)
         result = await send()
@@ -119,6 +119,34 @@ async def call_model_async(
         run.fail(error)
         raise
     return _handed_out(run, result, answer, stream)
+
+
+def _send_within(request: ModelRequest, send: Callable[[], R], read: Callable[[R], object]) -> R:
+    """Send a request whose call is recorded already; the checks are asked about it where its recorder cannot."""
+    block = block_above()
+    if block is None:
+        return send()
+    check_input(block, request.content)
+    result = send()
+    answer = _read(block, read, result)
+    if not is_stream(answer):
+        check_output(block, answer)
+    return result
+
+
+async def _send_within_async(request: ModelRequest, send: Callable[[], Awaitable[R]], read: Callable[[R], object]) -> R:
+    """Like `_send_within`."""
+    block = block_above()
+    if block is None:
+        return await send()
+    await check_input_async(block, request.content)
+    result = await send()
+    answer = _read(block, read, result)
+    if isawaitable(answer):
+        answer = await answer
+    if not is_stream(answer):
+        await check_output_async(block, answer)
+    return result
 
 
 def _handed_out(run: LlmInvocation, result: R, answer: object, stream: Any) -> R:
@@ -185,18 +213,30 @@ class _Others:
     def __init__(self) -> None:
         # A plain dict, whose single operations are atomic: a call may end in a finalizer, which must not wait.
         self._waiting: dict[int, bool] = {}
+        self._elsewhere: dict[int, ref[LlmInvocation]] = {}
         renew_in_child(self)
 
     def after_fork(self) -> None:
         """Forget the calls of the parent process, whose requests it sends."""
-        self._waiting = {}
+        self._waiting, self._elsewhere = {}, {}
+
+    def expect_elsewhere(self, run: LlmInvocation) -> None:
+        """Expect the request of a call in another context than that of its layer."""
+        self._waiting[run.number] = True
+        self._elsewhere[run.number] = ref(run)
 
     def claim(self, recorder: Recorder, request: ModelRequest, parent: ActiveInvocation | None) -> bool:
         """Whether an open call stands for a client's request; no other request will be told so."""
         for run in reversed(self._begun_here()):
-            if _agrees(run, recorder, request, parent) and self._waiting.pop(run.number, False):
+            if not run.was_current and self._takes(run, recorder, request, parent):
                 return True
-        return False
+        sent_elsewhere = [each() for each in list(self._elsewhere.values())]
+        return any(run is not None and self._takes(run, recorder, request, parent) for run in sent_elsewhere)
+
+    def _takes(
+        self, run: LlmInvocation, recorder: Recorder, request: ModelRequest, parent: ActiveInvocation | None
+    ) -> bool:
+        return _agrees(run, recorder, request, parent) and self._waiting.pop(run.number, False)
 
     def llm_began(self, run: LlmInvocation, /) -> None:
         """Note a call of another recorder of calls."""
@@ -207,6 +247,7 @@ class _Others:
     def llm_ended(self, run: LlmInvocation, /) -> None:
         """Forget it."""
         self._waiting.pop(run.number, None)
+        self._elsewhere.pop(run.number, None)
 
     def _begun_here(self) -> list[LlmInvocation]:
         begun = (each() for each in _begun.get())
@@ -218,12 +259,20 @@ _begun: ContextVar[tuple[ref[LlmInvocation], ...]] = ContextVar("taskpilot_obs_b
 _others = _Others()
 
 
+def expect_request_elsewhere(run: LlmInvocation) -> None:
+    """Declare that a framework sends a call's request in another context than the one in which its layer is called.
+
+    A wrapped client beneath the same parent, asking the same model, then takes the call for its own request.
+    """
+    _others.expect_elsewhere(run)
+
+
 def _agrees(run: LlmInvocation, recorder: Recorder, request: ModelRequest, parent: ActiveInvocation | None) -> bool:
     """Whether a call may be the one whose request a client is about to send.
 
-    A call that was current is found in the context; one that a check judges, or that is being answered, was sent.
+    One that a check judges, or that is being answered, was sent.
     """
-    if not run.is_open or run.was_current or run.first_token_ns or is_judged(run):
+    if not run.is_open or run.first_token_ns or is_judged(run):
         return False
     scope = current_scope.get()
     if scope is None and parent is not None:

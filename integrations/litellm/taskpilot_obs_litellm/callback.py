@@ -16,6 +16,7 @@ from taskpilot_obs.integration import (
     Recorder,
     RefusedError,
     answer_limits,
+    block_above,
     check_input_async,
     check_output,
     check_output_async,
@@ -27,8 +28,6 @@ from taskpilot_obs.integration import (
 )
 from taskpilot_obs_litellm import calls
 from taskpilot_obs_litellm.calls import HeldAttempt
-
-__all__ = ["ObservabilityCallback", "handler", "observe"]
 
 _WHERE: Final = "litellm"
 _KEY: Final = "taskpilot_obs"
@@ -223,11 +222,11 @@ def _identity_of_last(details: Details) -> AbstractContextManager[object]:
     return request_context(known.request_id, tenant_id=known.tenant, user_id=known.user, session_id=known.session)
 
 
-async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
+async def _ask(begun: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
+    run = begun or block_above()
     if run is not None and is_content_read(run):
         try:
-            limits = answer_limits(arguments, run.callsite.runtime.counters)
-            await check_input_async(run, calls.content_of(arguments), arguments=limits)
+            await check_input_async(run, calls.content_of(arguments), arguments=answer_limits(arguments))
         except BaseException as error:
             run.fail(error)
             raise

@@ -22,6 +22,7 @@ from taskpilot_obs.integration import (
     check_input_async,
     check_output_async,
     current_run,
+    expect_request_elsewhere,
     get_recorder,
     guarded,
     is_content_read,
@@ -108,6 +109,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         streams = None
         if request_context.streaming:
             run.set_streaming()
+            expect_request_elsewhere(run)  # Pydantic AI calls this in a task of its own, and not around the request
             streams = _streams.get() or _Streams()
             streams.released = True
         return await _observe(
