@@ -130,7 +130,7 @@ def test_anchors_kept_elsewhere_are_compared_with_stored_ones(tmp_path: Path) ->
 
 
 def test_a_log_whose_records_are_all_pruned_is_whole(tmp_path: Path) -> None:
-    """Anchors of pruned records are no evidence of a cut, although no file is left."""
+    """Anchors of pruned records do not prove a cut, although no file is left."""
     log = tmp_path / "audit.jsonl"
     exporter = AuditLogExporter(log)
     exporter.export([event(), event()])
@@ -143,7 +143,7 @@ def test_a_log_whose_records_are_all_pruned_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_chain_that_lost_more_than_was_pruned_is_missing(tmp_path: Path) -> None:
-    """Retention that removed a segment of a chain is no excuse for the loss of all its files."""
+    """Retention that removed a segment of a chain does not explain the loss of all its files."""
     log = tmp_path / "audit.jsonl"
     options = AuditOptions(max_bytes=4_096, keep_segments=1)
     owner, other = AuditLogExporter(log, options), AuditLogExporter(log, options)
