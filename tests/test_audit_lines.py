@@ -130,7 +130,7 @@ def test_anchors_kept_elsewhere_are_compared_with_stored_ones(tmp_path: Path) ->
 
 
 def test_a_log_whose_records_are_all_pruned_is_whole(tmp_path: Path) -> None:
-    """Anchors of pruned records do not prove a cut, although no record is left."""
+    """Anchors of pruned records do not prove a cut, although no file is left."""
     log = tmp_path / "audit.jsonl"
     exporter = AuditLogExporter(log)
     exporter.export([event(), event()])
