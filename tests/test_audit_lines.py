@@ -143,7 +143,7 @@ def test_a_log_whose_records_are_all_pruned_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_chain_that_lost_more_than_was_pruned_is_missing(tmp_path: Path) -> None:
-    """Retention that removed a segment of a chain does not excuse the loss of all its files."""
+    """Retention that removed a segment of a chain does not explain the loss of all its files."""
     log = tmp_path / "audit.jsonl"
     options = AuditOptions(max_bytes=4_096, keep_segments=1)
     owner, other = AuditLogExporter(log, options), AuditLogExporter(log, options)

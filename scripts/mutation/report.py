@@ -259,7 +259,8 @@ def _control(control: Mapping[str, Any] | None) -> str:
         f"without what they change: each function of their module got new code that does what it did. "
         f"{control['times']} of them were noticed."
     )
-    return _wrapped(told + "".join(f" `{each}` failed." for each in control["noticed"]))
+    told += "".join(f" `{each}` failed." for each in control["noticed"])
+    return _wrapped(f"{told} {control.get('note', '')}".strip())
 
 
 def _unseen(areas: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -21,8 +21,6 @@ from taskpilot_obs.integration import (
 from taskpilot_obs_agent_framework import reading
 from taskpilot_obs_agent_framework.streams import Followed
 
-__all__ = ["AgentObserver", "ChatObserver", "FunctionObserver", "observability_middleware"]
-
 T = TypeVar("T")
 
 _SEEN: Final = "taskpilot_obs"
@@ -79,11 +77,10 @@ class _Observer:
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         content: object = [context.options, context.messages]  # as they are, where they cannot be read
-        counters = run.callsite.runtime.counters
-        with guarded(reading.WHERE, counters):
+        with guarded(reading.WHERE, run.callsite.runtime.counters):
             content = reading.messages_of(context)
             run.set_input(content)
-        await check_input_async(run, content, arguments=answer_limits(context.options, counters))
+        await check_input_async(run, content, arguments=answer_limits(context.options))
 
 
 class AgentObserver(_Observer, AgentMiddleware):  # type: ignore[misc]  # the framework may be missing where types are checked
