@@ -51,9 +51,10 @@ faults: $(VENV)/.dev ## every n-th operation of every kind fails; writes docs/fa
 fuzz: $(VENV)/.dev ## changed inputs for every parser, MINUTES=600 of them; keeps those that fail; five or more: docs/fuzzing.md
 	$(BIN)/python scripts/fuzz.py $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS="pricing", SAMPLE=all; writes docs/mutation.md
+mutation: $(VENV)/.dev ## would the tests notice a change of the code? ARGS=pricing, SAMPLE=all, CONTROL=1; writes docs/mutation.md
 	$(BIN)/pip install -q --disable-pip-version-check 'mutmut>=3.8,<4'
-	SAMPLE=$(SAMPLE) FRESH=$(FRESH) MINUTES=$(MINUTES) nice -n 15 $(BIN)/python -m scripts.mutation $(ARGS)
+	SAMPLE=$(SAMPLE) FRESH=$(FRESH) MINUTES=$(MINUTES) SEED=$(SEED) UNSEEN=$(UNSEEN) CONTROL=$(CONTROL) \
+		nice -n 15 $(BIN)/python -m scripts.mutation $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 from taskpilot_obs.records import Operation, Status
 from taskpilot_obs.semconv import Attr
+from taskpilot_obs.usage.shapes.base import amount
 
 Attributes = Mapping[str, Any]
 
@@ -226,14 +227,7 @@ def conversation_of(attributes: Attributes) -> str | None:
 
 def cost_of(attributes: Attributes) -> Decimal | None:
     """The cost in USD that the span states."""
-    value = first_of(attributes, _COST)
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        amount = Decimal(str(value))
-    except InvalidOperation:
-        return None
-    return amount if amount.is_finite() and amount >= 0 else None
+    return amount(first_of(attributes, _COST))
 
 
 def status_of(error_type: str | None, *, is_error: bool) -> Status:

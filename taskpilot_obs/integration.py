@@ -30,7 +30,8 @@ one function that sends: checks and budgets before, the record, streams to their
 layer records the call.
 
 **Where two layers see the same LLM call**, `recorder.add_llm_listener(…)` reports the calls that others record.
-`open_llm_call()` and `open_run(operation, name)` find the run of a layer above that records this very work.
+`open_llm_call()` and `open_run(operation, name)` find the run of a layer above that records this very work. One by
+`track_llm`, which `block_above()` finds, knows no content: ask the checks about it where you do.
 `current_question()` is about the run that a check is being asked about here, and `is_judged(run)` tells whether it is a
 given one: what a check does is not the work of that run.
 
@@ -47,7 +48,14 @@ application (`KeyboardInterrupt`, `CancelledError`).
 
 from __future__ import annotations
 
-from taskpilot_obs._enforcement.adapters import answer_limits, attached, is_content_read, open_llm_call, open_run
+from taskpilot_obs._enforcement.adapters import (
+    answer_limits,
+    attached,
+    block_above,
+    is_content_read,
+    open_llm_call,
+    open_run,
+)
 from taskpilot_obs._enforcement.asking import CheckQuestion, current_question, is_judged
 from taskpilot_obs._enforcement.enforcer import (
     check_input,
@@ -62,6 +70,7 @@ from taskpilot_obs._enforcement.model_calls import (
     call_model_async,
     count_attempt,
     expect_calls,
+    expect_request_elsewhere,
 )
 from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
 from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
@@ -107,6 +116,7 @@ __all__ = [
     "add_current_resolver",
     "answer_limits",
     "attached",
+    "block_above",
     "call_model",
     "call_model_async",
     "check_input",
@@ -119,6 +129,7 @@ __all__ = [
     "current_running",
     "current_scope",
     "expect_calls",
+    "expect_request_elsewhere",
     "get_recorder",
     "guarded",
     "is_content_read",

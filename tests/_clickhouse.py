@@ -29,6 +29,8 @@ _numbers = itertools.count(1)
 IS_INSTALLED = find_spec("chdb") is not None and find_spec("clickhouse_connect") is not None
 WHY = "ClickHouse is NOT tested: chdb is not installed (pip install chdb clickhouse-connect)"
 needs_clickhouse = pytest.mark.skipif(not IS_INSTALLED, reason=WHY)
+IN_FULL = pytest.param("clickhouse", marks=[pytest.mark.full, pytest.mark.timeout(900)])
+"""The engine as a parameter of a fixture, for tests that every engine passes."""
 
 
 _KNOWN = {*SETTINGS, "async_insert"}
@@ -47,6 +49,16 @@ def new_clickhouse() -> str:
     if not IS_INSTALLED:
         pytest.skip(WHY)
     return f"clickhouse+chdb:///{_folder()}?database=t{next(_numbers)}"
+
+
+def drop(url: str) -> None:
+    """Drop the database of a test, so that the engine has not those of all tests to look after."""
+    from clickhouse_connect import dbapi
+
+    folder, _, database = url.removeprefix("clickhouse+chdb:///").partition("?database=")
+    connection = dbapi.connect(dsn=f"chdb:///{folder.lstrip('/')}", database="default")
+    connection.command(f"DROP DATABASE IF EXISTS {database} SYNC")
+    connection.close()
 
 
 class Seen(NamedTuple):

@@ -3,7 +3,7 @@
 Each answer took 100 input tokens (40 of them cached) and 20 output tokens (8 of them reasoning, at OpenAI). The first
 turn with tools calls the first tool; the turn behind a tool's result answers in text. Words in the messages: `FAIL`
 answers 500, `ONCE` 500 and `RATE` 429 at the first time, `SLOW` takes a quarter of a second, or that long between
-pieces of a stream.
+pieces of a stream, `HANG` waits until `release` is called, and `NOID` answers with an empty ID.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 
 PAUSE_S = 0.25
+PATIENCE_S = 60.0
 TEXT = ["It ", "is ", "sunny."]
 ARGUMENTS = '{"city": "Paris"}'
 _numbers = itertools.count(1)
@@ -35,11 +36,25 @@ class Provider(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.calls: list[str] = []
         self.limited: set[str] = set()
+        self.hanging: list[str] = []
+        """What was asked by the requests that wait."""
+        self._released = threading.Event()
 
     @property
     def url(self) -> str:
         """Its base URL; OpenAI's clients want `/v1` behind it."""
         return f"http://127.0.0.1:{self.server_port}"
+
+    def hang(self, asked: str) -> None:
+        """Wait for `release`."""
+        released = self._released
+        self.hanging.append(asked)
+        released.wait(PATIENCE_S)
+
+    def release(self) -> None:
+        """Let those go on that wait."""
+        self._released.set()
+        self._released, self.hanging = threading.Event(), []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes is part of the tests."""
@@ -62,6 +77,7 @@ def serving() -> Iterator[Provider]:
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Provider
+    _without_id = False
 
     def log_message(self, *_: Any) -> None:
         """Say nothing."""
@@ -80,6 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
             limit = {"error": {"message": "slow down", "type": "rate_limit_error"}}
             self._answer(*(limit, 429) if "RATE" in asked else (boom, 500))
             return
+        if "HANG" in asked:
+            self.server.hang(asked)
+        self._without_id = "NOID" in asked
         slow = "SLOW" in asked
         if slow and not body.get("stream"):
             time.sleep(PAUSE_S)
@@ -105,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(answer)
 
     def _answer(self, document: dict[str, Any], code: int = 200) -> None:
-        content = json.dumps(document).encode()
+        content = json.dumps(without_id(document) if self._without_id else document).encode()
         self.send_response(code)
         self.send_header("content-type", "application/json")
         self.send_header("retry-after-ms", "1")
@@ -118,7 +137,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
         self.end_headers()
-        for event in answer[:-1]:
+        for stated in answer[:-1]:
+            event = without_id(stated) if self._without_id else stated
             kind = f"event: {event['type']}\n" if "type" in event else ""
             self.wfile.write(f"{kind}data: {json.dumps(event)}\n\n".encode())
             self.wfile.flush()
@@ -127,6 +147,12 @@ class _Handler(BaseHTTPRequestHandler):
         if done:
             self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
+
+
+def without_id(document: dict[str, Any]) -> dict[str, Any]:
+    """An answer, or a piece of one, whose ID is empty, as that of some servers."""
+    inner = {key: without_id(held) for key, held in document.items() if key in ("message", "response") and held}
+    return {**document, **inner, **{key: "" for key in ("id", "responseId") if key in document}}
 
 
 def had_tool(asked: str) -> bool:

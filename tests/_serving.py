@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
-from _stored import NOON, denial, llm_call, task, unix_ns
+from _stored import NOON, denial, llm_call, sqlite_url, store_at, task, unix_ns
 from fastapi import FastAPI
 
 from taskpilot_obs.records import Feedback, Operation, Origin, Record, Rollup, Status
@@ -58,6 +58,14 @@ def serving(app: FastAPI) -> Iterator[str]:
 def fill(store: Store, records: Sequence[Record]) -> None:
     """Write records."""
     Writer(store).write(rows_of(records))
+
+
+def budget_store_of(store: Store, folder: Path) -> str | None:
+    """Where a server finds budgets: beside a store in ClickHouse, which keeps none."""
+    if not store.is_clickhouse:
+        return None
+    with store_at(sqlite_url(folder)):
+        return sqlite_url(folder)
 
 
 def tokens_in(folder: Path) -> tuple[Path, dict[str, str]]:
@@ -157,7 +165,9 @@ ARMS = (("openai/gpt-4o", 700.0, 0.9), ("local/small", 150.0, 0.5))
 
 
 def benchmark_run(store: Store, run_id: str = "run-1", calls: int = 20) -> None:
-    """A finished run of the benchmark with two arms, one call of each to warm up."""
+    """A finished run of the benchmark with two arms, one call of each to warm up; a store in ClickHouse keeps none."""
+    if store.is_clickhouse:
+        return
     findings = [
         {"measure": "correct answers", "best": ["openai/gpt-4o"], "worse": ["local/small"]},
         {"measure": "success", "best": ["openai/gpt-4o", "local/small"], "worse": []},

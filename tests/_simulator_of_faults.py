@@ -21,7 +21,8 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 from _simulated_books import Books
 from _simulated_database import Database, compiled_once, served
@@ -35,6 +36,7 @@ from _simulated_watch import Watch
 from taskpilot_obs._pipeline import lifecycle
 from taskpilot_obs._support import fork
 from taskpilot_obs._support.guarded import forget_causes
+from taskpilot_obs._telemetry import stores
 from taskpilot_obs.audit.writer import AuditOptions
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.store import Store, upgrade
@@ -400,17 +402,18 @@ def _quiet(zone: str) -> Iterator[None]:
 
 @contextmanager
 def _unregistered() -> Iterator[None]:
-    """Forget at the end what a run registered for real forks and the real exit.
+    """Forget at the end what a run registered for real forks, the real exit, and questions that name no store.
 
     The simulator closed the files of killed processes, but their objects keep the numbers of the descriptors, and a
     real child would close whatever has these numbers by then.
     """
-    before = {*lifecycle.pipelines}, {*fork._renewables}
+    registered: tuple[WeakSet[Any], ...] = (lifecycle.pipelines, fork._renewables, stores.filled)
+    before = [{*each} for each in registered]
     try:
         yield
     finally:
-        lifecycle.pipelines.intersection_update(before[0])
-        fork._renewables.intersection_update(before[1])
+        for each, kept in zip(registered, before, strict=True):
+            each.intersection_update(kept)
 
 
 def simulate(seed: int, log: list[str] | None = None) -> Outcome:

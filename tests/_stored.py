@@ -29,7 +29,9 @@ from taskpilot_obs.records import (
     Usage,
     Verdict,
 )
-from taskpilot_obs.store import Store, clickhouse_tables, upgrade
+from taskpilot_obs.store import Store, aggregate_summaries, clickhouse_sums, clickhouse_tables, upgrade
+from taskpilot_obs.store.clickhouse_upkeep import PATIENCE_S
+from taskpilot_obs.store.marks import server_clock
 from taskpilot_obs.store.tables import LLM_SERIES, SUMMARY_WORK, metadata
 
 NOON = datetime(2026, 3, 10, 12, tzinfo=UTC)
@@ -121,11 +123,17 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'telemetry.db'}"
 
 
-def new_store(request: pytest.FixtureRequest, folder: Path) -> str:
-    """The URL of an empty store on the engine that the parameter of a fixture names."""
-    if request.param == "sqlite":
+def new_store(request: pytest.FixtureRequest, folder: Path, engine: str | None = None) -> str:
+    """The URL of an empty store on this engine, or on the one that the parameter of a fixture names."""
+    engine = engine or request.param
+    if engine == "sqlite":
         return sqlite_url(folder)
-    return new_clickhouse() if request.param == "clickhouse" else new_database(request.getfixturevalue("server"))
+    return new_clickhouse() if engine == "clickhouse" else new_database(request.getfixturevalue("server"))
+
+
+def url_of(store: Store) -> str:
+    """The URL that a store was opened with, its password included."""
+    return store.target.name if store.is_clickhouse else store.url.render_as_string(hide_password=False)
 
 
 def run_processes(target: Callable[..., None], *arguments: tuple[object, ...]) -> list[int | None]:
@@ -143,6 +151,9 @@ def run_processes(target: Callable[..., None], *arguments: tuple[object, ...]) -
     return [process.exitcode for process in processes]
 
 
+_WITH_TTL = "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine_full LIKE '% TTL %'"
+
+
 def clear(store: Store) -> None:
     """Empty every table but that of the series."""
     with store.writing() as connection:
@@ -150,10 +161,23 @@ def clear(store: Store) -> None:
             for table in clickhouse_tables.TABLES:
                 if table not in (LLM_SERIES, SUMMARY_WORK):  # which is a view there
                     connection.execute(text(f"TRUNCATE TABLE {table.name}"))
+            for name in connection.execute(text(_WITH_TTL)).scalars():
+                connection.execute(text(f"ALTER TABLE {name} REMOVE TTL"))
             return
         for table in metadata.tables.values():
             if table is not LLM_SERIES:
                 connection.execute(delete(table))
+
+
+@contextmanager
+def after_erasure(store: Store) -> Iterator[None]:
+    """In ClickHouse, after the hour that the server may take to delete rows: their hours are summed up again then."""
+    with pytest.MonkeyPatch.context() as patch:
+        if store.is_clickhouse:
+            later = timedelta(seconds=PATIENCE_S + 1)
+            patch.setattr(clickhouse_sums, "server_clock", lambda connection: server_clock(connection) + later)
+            aggregate_summaries("daily", None, store=store)
+        yield
 
 
 @contextmanager

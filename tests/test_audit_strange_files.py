@@ -5,18 +5,24 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _audit import event, read, whole
 
+from taskpilot_obs._pipeline.batched import Batched
+from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs.audit.files import log_at
 from taskpilot_obs.audit.prune import prune
 from taskpilot_obs.audit.query import parse_duration, query, tail
+from taskpilot_obs.audit.rows import audit_text
 from taskpilot_obs.audit.verify import verify
-from taskpilot_obs.audit.writer import AuditOptions
+from taskpilot_obs.audit.writer import AuditOptions, AuditWriter
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
+from taskpilot_obs.semconv import RECORDS_DROPPED
 
 KEY = b"0123456789abcdef"
 OTHER_KEY = KEY[::-1]
@@ -107,16 +113,64 @@ def test_a_log_under_another_key(log: Path) -> None:
 
 
 def test_a_recovered_chain_that_is_damaged_too(log: Path) -> None:
-    """A chain that follows a damaged one can be damaged itself; then a third one begins."""
+    """A chain that follows a damaged one can be damaged itself; then a third one begins, of this process."""
     write(log, "a")
     for name in ("audit.jsonl", "audit.recovered.1.jsonl"):
         with log.with_name(name).open("ab") as file:
             file.write(b"hello\n")
         write(log, "b")
-    assert [path.name for path in sorted(log.parent.glob("audit.recovered.*.jsonl"))] == [
-        "audit.recovered.1.jsonl",
-        "audit.recovered.2.jsonl",
-    ]
+    assert [report.problem is None for report in verify(log)].count(True) == 1
+    (third,) = log.parent.glob(f"audit.*.{os.getpid()}-2.jsonl")
+    assert [record["event"] for record in read(third)] == ["chain.start", "b"]
+
+
+def test_many_processes_beside_a_damaged_log(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many processes write a damaged log is not limited; each file is found by readers, and goes with retention."""
+    monkeypatch.setattr("taskpilot_obs.audit.writer._MAX_WRITERS", 3)
+    write(log, "a")
+    with log.open("ab") as file:
+        file.write(b"hello\n")
+    writers = []
+    for process in range(1, 7):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        writers.append(AuditWriter(log_at(log), AuditOptions(max_age_s=1e10)))
+    text = audit_text(event("b"), "")
+    assert text is not None
+    for writer in writers:
+        writer.append([text])
+        writer.close()
+    assert len({writer.path for writer in writers}) == 6
+    assert sorted(name for name in events(log) if name != "chain.start") == ["a", *["b"] * 6]
+    damaged, *others = verify(log)
+    assert damaged.problem is not None
+    assert [report.is_whole for report in others] == [True] * 6
+    log.unlink()
+    assert {str(path) for path in prune(log, timedelta())} == {writer.path for writer in writers}
+
+
+def test_an_unfit_manifest_at_runtime(log: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Where no chain can be noted, one error names the manifest and batches are counted; writing resumes later."""
+    counters = InternalCounters()
+    worker = Batched(AuditLogExporter(log), name="audit_log", counters=counters)
+    worker.export([event("a")])
+    assert worker.flush(5.0)
+    log.unlink()
+    link(log)
+    manifest = log.with_name("audit.manifest")
+    manifest.chmod(0o660)
+    for _ in range(3):
+        worker.export([event("b")])
+        assert worker.flush(5.0)
+    (logged,) = caplog.records
+    assert f"{manifest} has mode 0660" in logged.getMessage()
+    assert len(list(log.parent.iterdir())) <= 6
+    manifest.chmod(0o600)
+    worker.export([event("c")])
+    assert worker.flush(5.0)
+    worker.shutdown(5.0)
+    counters.take()
+    assert counters.totals[RECORDS_DROPPED, ("audit_log", "export_failed")] == 3
+    assert read(log.with_name("audit.recovered.1.jsonl"))[-1]["event"] == "c"
 
 
 def test_a_second_process_beside_a_damaged_log(log: Path) -> None:

@@ -174,22 +174,23 @@ def test_the_names_that_phoenix_reads() -> None:
 
 AZURE = """
 import sys
-from opentelemetry import trace
 names = {}
 exec(compile(open(sys.argv[1]).read(), "docs/azure-monitor.md", "exec"), names)
 import test_backends
 test_backends.work()
-trace.get_tracer_provider().shutdown()
+names["provider"].shutdown()
 """
 
 
-def test_azure_monitor(tmp_path: Path) -> None:
-    """The block of docs/azure-monitor.md, in a process of its own, sends what the page says to a fake ingestion."""
+def ingested(number: int, folder: Path) -> list[Any]:
+    """What a block of docs/azure-monitor.md, in a process of its own, sends to a fake ingestion."""
     if find_spec("azure") is None or find_spec("azure.monitor") is None:
         assert os.environ.get("TASKPILOT_OBS_FRAMEWORK") != "azure_monitor", "its exporter is not installed"
         pytest.skip("azure-monitor-opentelemetry-exporter is NOT INSTALLED: scripts/test_frameworks.sh azure_monitor")
-    (block,) = re.findall(r"```python\n(.*?)```", (DOCS / "azure-monitor.md").read_text(encoding="utf-8"), re.DOTALL)
-    (tmp_path / "block.py").write_text(block, encoding="utf-8")
+    block = re.findall(r"```python\n(.*?)```", (DOCS / "azure-monitor.md").read_text(encoding="utf-8"), re.DOTALL)[
+        number
+    ]
+    (folder / "block.py").write_text(block, encoding="utf-8")
     items: list[Any] = []
 
     def take(handler: Any) -> tuple[int, str, bytes]:
@@ -204,9 +205,34 @@ def test_azure_monitor(tmp_path: Path) -> None:
             "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
             "PYTHONPATH": str(Path(__file__).parent),
         }
-        command = [sys.executable, "-W", "ignore", "-c", AZURE, str(tmp_path / "block.py")]
+        command = [sys.executable, "-W", "ignore", "-c", AZURE, str(folder / "block.py")]
         done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    return items
+
+
+def test_metrics_in_azure_monitor(tmp_path: Path) -> None:
+    """The families and the client metrics arrive under their names, with their labels and exact values."""
+    found = {}
+    for item in ingested(1, tmp_path):
+        if item["tags"]["ai.cloud.role"] != "support-bot":  # what the exporter counts of itself
+            continue
+        data = item["data"]["baseData"]
+        (metric,) = data["metrics"]
+        labels = tuple(sorted(data.get("properties", {}).items()))
+        found[metric["name"], labels] = metric
+    run = (("agent", "Planner"), ("status", "success"))
+    call = (("agent", "Planner"), ("model", "gpt-4o-mini"), ("provider", "openai"))
+    assert found["agent_runs_total", run]["value"] == 1
+    assert found["llm_tokens_total", (*call, ("token_type", "input"))]["value"] == 150
+    assert found["llm_cost_usd_total", call]["value"] == pytest.approx(0.0000525)
+    assert found["agent_run_duration_seconds", run[:1]]["count"] == 1
+    assert {metric["value"] for (name, _), metric in found.items() if name == "gen_ai.client.token.usage"} == {150, 50}
+
+
+def test_azure_monitor(tmp_path: Path) -> None:
+    """The first block of docs/azure-monitor.md sends the spans as the page states."""
+    items = ingested(0, tmp_path)
     found = {item["data"]["baseData"].get("name"): item for item in items}
     call = found["chat gpt-4o-mini"]
     data = call["data"]["baseData"]

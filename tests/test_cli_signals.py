@@ -14,7 +14,8 @@ from _http import Reply, answering
 from _servers import free_port
 from typer.testing import CliRunner, Result
 
-from taskpilot_obs.cli.signals import PASSWORD_VARIABLE, register
+from taskpilot_obs.cli._credentials import PASSWORD_VARIABLE
+from taskpilot_obs.cli.signals import register
 
 HEALTHY = """\
 workflow_runs_total{workflow="handle",status="success"} 99

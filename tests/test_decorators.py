@@ -577,3 +577,13 @@ def test_arguments_that_do_not_fit_end_the_run(recorder: Recorder, seen: Capture
     assert recorder.registry is not None
     active = [s.value for each in recorder.registry.collect() for s in each.samples if s.name == "agent_active_runs"]
     assert not any(active)
+
+
+def test_names_made_at_run_time_do_not_accumulate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions that are decorated at run time run as others do, and a bounded number of names is remembered."""
+    monkeypatch.setattr("taskpilot_obs._recording.wiring._MAX_DECLARED", 3)
+    with fresh_recorder() as recorder:
+        known = len(recorder.wiring._declared)
+        found = [observe_agent(f"agent-{number}")(lambda number=number: number)() for number in range(5)]
+        assert len(recorder.wiring._declared) <= max(3, known)
+    assert found == [*range(5)]

@@ -438,6 +438,31 @@ def test_calls_account_for_a_sum_that_they_reach_in_all_three(
     assert seen[len(calls)].usage == booked
 
 
+@pytest.mark.parametrize(
+    ("given", "generated", "booked"), [(300, 60, None), (301, 60, Usage(301, 60)), (300, 61, Usage(300, 61))]
+)
+def test_tokens_account_for_one_sum_only(
+    seen: Captured[Invocation], given: int, generated: int, booked: Usage | None
+) -> None:
+    """Where calls are left over, the next result is left to them only if they have all of its tokens."""
+    with track_workflow("triage"):
+        for _ in range(4):
+            record_llm_call(model="gpt-4o", usage=Usage(150, 30))
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+        record_llm_call(model="gpt-4o", usage=SUM_A | {"prompt_tokens": given, "completion_tokens": generated})
+    assert [run.usage for run in seen[4:6]] == [None, booked]
+
+
+def test_calls_account_for_one_sum_only_although_tokens_are_left(seen: Captured[Invocation]) -> None:
+    """Two long calls that account for one result of two calls account for no second one, whatever they took."""
+    with track_workflow("triage"):
+        for _ in range(2):
+            record_llm_call(model="gpt-4o", usage=Usage(300, 60))
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+        record_llm_call(model="gpt-4o", usage=SUM_A)
+    assert [run.usage for run in seen[2:4]] == [None, Usage(300, 60)]
+
+
 def test_a_cached_result_of_an_agent_uses_no_calls_up(seen: Captured[Invocation]) -> None:
     """A result from the application's cache is free, and the calls beside it still account for a paid one."""
     with track_workflow("triage"):

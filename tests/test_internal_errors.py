@@ -7,13 +7,14 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
+from opentelemetry.sdk.trace import TracerProvider
 
 from taskpilot_obs import observe_agent, record_cache_size, record_feedback, record_llm_call, track_llm
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.records import Invocation, Usage
 from taskpilot_obs.semconv import INTERNAL_ERRORS
-from taskpilot_obs.testing import Captured
+from taskpilot_obs.testing import Captured, fresh_recorder
 
 
 class Untrue:
@@ -98,12 +99,24 @@ def test_an_exception_that_cannot_be_classified_is_counted(recorder: Recorder, s
     assert seen[0].status.value == "error"
 
 
+class Unreadable(dict[str, Any]):
+    """Raises when a value is asked for."""
+
+    def get(self, *_args: Any) -> Any:
+        raise RuntimeError
+
+
+def test_content_that_cannot_be_read_is_counted() -> None:
+    """With content capture, an input or output that raises when it is read is counted, as text and as messages."""
+    with fresh_recorder(capture_content=True, tracer_provider=TracerProvider()) as recorder:
+        with track_llm(model="gpt-4o") as call:
+            call.set_input(Unreadable(messages=[]))
+            call.set_output(Unreadable(choices=[]))
+        assert internal_errors(recorder) == {"redaction": 2, "capture": 2}
+
+
 def test_a_stream_whose_event_cannot_be_read_is_passed_on(recorder: Recorder) -> None:
     """An event that raises when it is read is counted once, and reaches the caller with all others."""
-
-    class Unreadable(dict[str, Any]):
-        def get(self, *_args: Any) -> Any:
-            raise RuntimeError
 
     def events() -> Iterator[dict[str, Any]]:
         yield {"choices": [{"delta": {"content": "a"}}]}

@@ -71,6 +71,22 @@ def test_a_shutdown_that_raises_stops_no_other() -> None:
     assert internal_errors(counters) == {"shutdown memory": 1, "shutdown behind": 1}
 
 
+def test_exporters_in_memory_are_shut_down() -> None:
+    """An exporter in memory that has a `shutdown` is shut down once; one that has none is left alone."""
+    ended: list[str] = []
+
+    class Closing(Failing):
+        def shutdown(self) -> None:
+            ended.append("closing")
+
+    counters = InternalCounters()
+    pipeline = Pipeline({"closing": Closing(), "plain": Failing()}, [], counters=counters)
+    assert pipeline.shutdown(5) is True
+    assert pipeline.shutdown(5) is True
+    assert ended == ["closing"]
+    assert internal_errors(counters) == {}
+
+
 @pytest.mark.parametrize(("where", "hook"), [("drainer.poll", "on_poll"), ("self_telemetry", "on_counters")])
 def test_a_hook_that_raises_is_counted(where: str, hook: str) -> None:
     """A hook that raises costs no record: it is counted under its place each time."""

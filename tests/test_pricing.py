@@ -295,6 +295,8 @@ def test_own_prices_know_details() -> None:
     assert price("p", "m", table=table, usage=Usage(*millions)).cost == 10 + 1 + 15 + 40 + Decimal("0.5")
     special = Usage(4_000_000, 1_000_000, 1_000_000, input_audio_tokens=1_000_000, reasoning_tokens=1_000_000)
     assert price("p", "m", table=table, usage=special).cost == 20 + 1 + 30 + 40 + Decimal("0.5")
+    heard = Usage(1_000_000, 0, 1_000_000, input_audio_tokens=1_000_000)  # all of it is audio that was read
+    assert price("p", "m", table=table, usage=heard).cost == 1 + Decimal("0.5")
 
 
 def test_the_same_price_twice_is_refused() -> None:

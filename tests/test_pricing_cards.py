@@ -235,6 +235,17 @@ def test_a_free_model_costs_nothing_and_a_fee_is_added() -> None:
     assert Card(GPT_4O, Decimal("0.005")).cost(Usage(150, 50), 0) == Decimal("0.005875")
 
 
+def test_the_fee_of_a_request_is_the_tables() -> None:
+    """The table states fees by the thousand requests: one of Perplexity's costs a thousandth beside its tokens."""
+    found = load().find("perplexity", "sonar")
+    assert found is not None
+    card = load().card(found, None, 1_790_000_000_000_000_000)
+    fee = found.model.get_prices(datetime(2026, 9, 21, tzinfo=UTC)).__dict__["requests_kcount"] / 1_000
+    assert card is not None
+    assert Decimal("0.001") < fee < 1
+    assert card.cost(Usage(0, 0), 0) == fee
+
+
 def test_nothing_costs_a_plain_zero() -> None:
     """A cost of nothing prints as `0`, not as `0E-8`, however it is summed up."""
     given_away = Card([*GPT_4O[:1], Rate("output_tokens", Decimal(0)), Rate("output_reasoning_tokens", Decimal(0))])
@@ -270,6 +281,14 @@ def test_overlaps_are_as_small_as_they_can_be() -> None:
     assert stated["cache_audio_read_tokens"] == 35
 
 
+def test_each_count_of_a_usage_is_of_one_kind() -> None:
+    """Every count reaches the price table under its own name, and under no other."""
+    renamed = {"reasoning_tokens": "output_reasoning_tokens", "cache_read_audio_tokens": "cache_audio_read_tokens"}
+    for field in Usage._fields:
+        counted = {kind: number for kind, number in counts_by_kind(Usage(**{field: 7})).items() if number}
+        assert counted == {renamed.get(field, field): 7}
+
+
 def test_details_that_cannot_be_told_apart_leave_the_cost_unknown() -> None:
     """Audio, reads and writes that together exceed the input overlap in an unstated way: there is no figure then."""
     rates = [Rate(kind, Decimal(1)) for kind in ("input_tokens", "output_tokens", "cache_read_tokens")]
@@ -277,6 +296,40 @@ def test_details_that_cannot_be_told_apart_leave_the_cost_unknown() -> None:
         Rate(kind, Decimal(1)) for kind in ("cache_write_tokens", "input_audio_tokens", "cache_audio_read_tokens")
     ]
     assert Card(rates).cost(Usage(100, 0, 10, 90, input_audio_tokens=50), 0) is None
+
+
+GIVEN, GENERATED, WRITTEN = Usage(9, 0), Usage(0, 9), Usage(9, 0, cache_write_tokens=5)
+
+
+@pytest.mark.parametrize(
+    ("detail", "roomy", "others"),
+    [
+        *((detail, GIVEN, [GENERATED]) for detail in ("cache_read_tokens", "cache_write_tokens")),
+        *((detail, GIVEN, [GENERATED]) for detail in ("input_audio_tokens", "input_image_tokens")),
+        *((detail, GENERATED, [GIVEN]) for detail in ("output_audio_tokens", "output_image_tokens")),
+        ("reasoning_tokens", GENERATED, [GIVEN]),
+        ("cache_write_1h_tokens", WRITTEN, [GENERATED, GIVEN]),
+    ],
+)
+def test_a_detail_that_was_left_out_matters_where_it_has_a_rate_and_room(
+    detail: str, roomy: Usage, others: list[Usage]
+) -> None:
+    """A cost is not exact without a detail that has a rate of its own and to which some of the tokens may belong."""
+    kind, left_out = "output_reasoning_tokens" if detail == "reasoning_tokens" else detail, frozenset({detail})
+    sides = [Rate("input_tokens", Decimal(1)), Rate("output_tokens", Decimal(1))]
+    card = Card([*sides, Rate(kind, Decimal(2))])
+    assert card.tells_apart(left_out, roomy)
+    assert card.tells_apart(left_out | {"cache_read_tokens"}, roomy)
+    assert not any(card.tells_apart(left_out, usage) for usage in [*others, roomy._replace(**{detail: 0})])
+    assert not Card(sides).tells_apart(left_out, roomy)
+    assert Card(sides, sound_costs_more=True).tells_apart(left_out, roomy) is ("audio" in detail)
+
+
+@pytest.mark.parametrize("detail", ["cache_read_tokens", "input_audio_tokens", "output_image_tokens"])
+def test_a_detail_at_the_rate_of_the_whole_changes_no_cost(detail: str) -> None:
+    """A rate of its own that equals that of the kind around it makes no difference."""
+    rates = [Rate(kind, Decimal(1)) for kind in ("input_tokens", "output_tokens", detail)]
+    assert not Card(rates).tells_apart(frozenset({detail}), Usage(9, 9))
 
 
 def test_a_unit_of_another_size_goes_to_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,18 +380,3 @@ def test_a_usage_that_the_library_refuses_has_no_cost() -> None:
     card = load().card(model_with(incomplete), None, 0)
     assert card is not None
     assert card.cost(Usage(10, 5), 0) is None
-
-
-def test_the_library_card_follows_the_minute() -> None:
-    """Within a quarter of an hour the library's price may change, and the card's does with it."""
-    switching = [
-        types.ConditionalPrice(prices=types.ModelPrice(input_mtok=Decimal(1), output_mtok=Decimal(2))),
-        types.ConditionalPrice(
-            types.TimeOfDateConstraint(time(1, 7, tzinfo=UTC), time(1, 8, tzinfo=UTC)),
-            prices=types.ModelPrice(input_mtok=Decimal(9), output_mtok=Decimal(9)),
-        ),
-    ]
-    minutes = [int(datetime(2026, 11, 20, 1, minute, tzinfo=UTC).timestamp()) * 1_000_000_000 for minute in (6, 7)]
-    card = load().card(model_with(switching), None, minutes[0])
-    assert card is not None
-    assert [card.cost(Usage(1_000_000, 0), at) for at in minutes] == [1, 9]

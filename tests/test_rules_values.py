@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from _servers import require_binary
 
-from taskpilot_obs.rules.cases import absent, ramp, steady, then
+from taskpilot_obs.rules.series import absent, ramp, steady, then
 
 RULES = Path(__file__).resolve().parent.parent / "observability" / "prometheus" / "rules"
 ONE = 'job="shop",instance="a"'

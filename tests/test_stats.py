@@ -12,9 +12,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from _clickhouse import IN_FULL
 from _postgres import Server, postgres_server
 from _runs import run_tasks
-from _stored import NOON, denial, llm_call, new_store, sqlite_url, store_at, task, verdict
+from _stored import NOON, clear, denial, llm_call, new_store, sqlite_url, store_at, task, url_of, verdict
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -55,7 +56,7 @@ def server() -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(params=["sqlite", "postgresql", pytest.param("clickhouse", marks=pytest.mark.full)])
+@pytest.fixture(params=["sqlite", "postgresql", IN_FULL])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     with store_at(new_store(request, tmp_path)) as opened:
         yield opened
@@ -237,13 +238,7 @@ def test_a_tenant_never_sees_a_row_of_another(
     store: Store, owners: list[str | None], asked: dict[str, str], *, summed: bool, narrow: bool
 ) -> None:
     """Under any filters, from rows or summaries, an answer for one tenant holds nothing of any other."""
-    from sqlalchemy import delete
-
-    from taskpilot_obs.store.tables import LLM_CALLS, SUMMARIES, SUMMARY_WORK
-
-    with store.writing() as connection:
-        for table in (LLM_CALLS, SUMMARIES, SUMMARY_WORK):
-            connection.execute(delete(table))
+    clear(store)
     fill(store, *(_of(owner, number) for number, owner in enumerate(owners)))
     if summed:
         aggregate_summaries("daily", None, store=store)
@@ -505,7 +500,7 @@ def test_golden_signals_of_all_that_a_store_holds(store: Store) -> None:
 
 def test_golden_signals_read_the_store_of_a_recorder(store: Store, tmp_path: Path) -> None:
     """What just ended is written first, so that the store tells what the process tells."""
-    url = store.url.render_as_string(hide_password=False)
+    url = url_of(store)
     exporter = StoreExporter(url, spool_dir=tmp_path / "spool")
     recorder = build_recorder(exporters=[exporter])
     run_tasks(recorder, 10)

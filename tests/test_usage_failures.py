@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import httpx
 import pytest
 
 from taskpilot_obs import track_llm
@@ -12,6 +13,7 @@ from taskpilot_obs.records import Invocation
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import Captured
 from taskpilot_obs.usage import Reading, StreamReader, Usage, read_response
+from taskpilot_obs.usage.failures import read_failure
 
 
 class Unreadable(dict[str, Any]):
@@ -91,3 +93,11 @@ def test_an_error_with_status_200_has_the_category_of_its_message(
     with track_llm(model="gpt-4o") as call:
         call.record_response({"error": {"message": message}})
     assert (seen[0].status, seen[0].error_category) == ("error", category)
+
+
+@pytest.mark.parametrize(("status", "usage"), [(200, Usage(3, 2)), (399, Usage(3, 2)), (400, None), (500, None)])
+def test_the_body_of_a_refusal_states_no_usage(status: int, usage: Usage | None) -> None:
+    """The HTTP response in an exception is read only if the provider answered: a refusal is not billed."""
+    error = RuntimeError("cannot be parsed")
+    error.response = httpx.Response(status, json=STATED)  # type: ignore[attr-defined]
+    assert read_failure(error).usage == usage

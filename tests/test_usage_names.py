@@ -32,7 +32,7 @@ CONTAINERS = {
     ),
     ("reasoning_tokens", "reasoning_tokens"): (
         *[(CHAT, f"{name}_details") for name in ("completion_tokens", "completion_token", "output_tokens")],
-        *[(INCLUSIVE, name) for name in ("output_token_details", "output_tokens_details")],
+        *[(INCLUSIVE, name) for name in ("output_token_details", "output_tokens_details", "details")],
     ),
 }
 """Details in an object beneath the totals."""

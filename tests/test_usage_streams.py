@@ -11,6 +11,7 @@ from langchain_core.messages import AIMessageChunk
 from langchain_core.outputs import ChatGenerationChunk
 from openai.types.chat import ChatCompletionChunk
 
+from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage import StreamReader, Usage, read_response
 
 
@@ -301,6 +302,18 @@ def test_a_langchain_chunk_with_broken_counts_is_flagged() -> None:
     reading = reader.reading()
     assert (reading.usage, reading.inconsistent) == (Usage(1, 2), True)
     assert (reading.model, reading.finish_reasons) == ("gpt-4o", ("stop",))
+
+
+def test_a_fallback_block_names_the_model_that_goes_on() -> None:
+    """Anthropic's switch to a fallback model is one whose parts have two prices; the model is the one that went on."""
+    reader = StreamReader("anthropic")
+    reader.feed({"type": "message_start", "message": {"model": "claude-a", "usage": {"input_tokens": 3}}})
+    reader.feed({"type": "content_block_start", "content_block": {"type": "text"}})
+    assert (reader.reading().model, reader.reading().gap) == ("claude-a", None)
+    reader.feed({"type": "content_block_start", "content_block": {"type": "fallback", "to": {"model": "claude-b"}}})
+    assert (reader.reading().model, reader.reading().gap) == ("claude-b", PriceGap.OTHER_MODEL)
+    reader.feed({"type": "content_block_start", "content_block": {"type": "fallback"}})
+    assert reader.reading().model == "claude-b"
 
 
 def test_an_unknown_stream_says_nothing() -> None:

@@ -30,7 +30,7 @@ def bounds() -> Iterator[Knee]:
         f"{bound[Label.MODEL]} models of a process",
         "names of a label",
         "further names fold into `__other__`; sums stay exact. Scrape, rules and memory of metrics stop rising. "
-        "Folded names are resolved again for each record, so their calls cost more, but no more with more names",
+        "Folded names share one set of series and cost a look-up more each, however many there are",
     )
     yield Knee(f"{semconv.MAX_CHILDREN:,} children of a family", "combinations of labels", "further ones fold likewise")
     callsites = f"{_MAX_CALLSITES:,} names of agents, tools or workflows started by name"

@@ -1,10 +1,13 @@
 """Try the changes of some areas and write docs/mutation.md.
 
-Run: python -m scripts.mutation [AREA …] (without an area: all), with `--results` to count what was tried before,
-or with `--page` to write the page only.
-SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them. A change that was killed is not tried again until
-its module's text changes; survivors are tried again each time. FRESH=1 tries everything again. MINUTES=5 stops after so
-many minutes of changes: what was tried until then is a random sample too, because the order is random.
+Run: python -m scripts.mutation [AREA …] (`usage-values pricing`; without an area: all), with `--results` to count what
+was tried before, or with `--page` to write the page only.
+SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them; SEED=5 chooses others. A change that was killed
+is not tried again until its module or the file of its test changes; survivors are tried again each time. FRESH=1 tries
+everything again. MINUTES=5 stops after so many minutes of changes, and again of those that need a new interpreter: what
+was tried until then is a random sample too, because the order is random.
+UNSEEN=1 leaves out the changes of the usual sample, whose survivors tests were written for, and keeps the score of the
+others as one that no test was written for. CONTROL=1 changes nothing, to see whether a test fails nevertheless.
 """
 
 from __future__ import annotations
@@ -13,14 +16,18 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
+from typing import TypeVar
 
 from scripts.mutation import journal, report
 from scripts.mutation.areas import AREAS, SAMPLE, SEED
 from scripts.mutation.changes import changes
-from scripts.mutation.model import AT_IMPORT, Change
+from scripts.mutation.model import AT_IMPORT, Change, Verdict
 from scripts.mutation.session import examine, examine_fresh
+
+T = TypeVar("T")
 
 
 def run(names: Sequence[str]) -> None:
@@ -29,18 +36,31 @@ def run(names: Sequence[str]) -> None:
     if os.environ.get("FRESH"):
         journal.PATH.unlink(missing_ok=True)
     known = journal.killed()
-    by_turns = (each for turn in zip_longest(*sampled.values()) for each in turn if each is not None)
-    missing = [each for each in by_turns if each.identity not in known]
+    missing = [each for each in by_turns(sampled) if each.identity not in known]
     print(f"{len(missing)} changes to try of {sum(map(len, sampled.values()))}", flush=True)
-    with journal.Journal() as kept:
-        if missing:
-            examine(names, in_time(missing), kept.add)
-        verdicts = journal.read()
-        for change in missing:
-            verdict = verdicts.get(change.identity)
-            if verdict is not None and verdict.outcome == AT_IMPORT:
-                kept.add(change, examine_fresh(change, verdict.tests))
+    verdicts = attempt(names, missing, journal.PATH)
+    if os.environ.get("UNSEEN"):
+        for name, wanted in sampled.items():
+            report.keep_unseen(name, _known(wanted, verdicts))
     summarise(names)
+
+
+def control(names: Sequence[str]) -> None:
+    """Try the sampled changes without what they change, and keep which tests fail nevertheless."""
+    journal.CONTROL.unlink(missing_ok=True)
+    wanted = [each.without_change() for each in by_turns(samples(names))]
+    print(report.keep_control(list(attempt(names, wanted, journal.CONTROL, confirm=False).values())), flush=True)
+
+
+def attempt(names: Sequence[str], wanted: Sequence[Change], path: Path, *, confirm: bool = True) -> dict[str, Verdict]:
+    """All verdicts in a journal, with those on these changes."""
+    with journal.Journal(path) as kept:
+        if wanted:
+            examine(names, in_time(wanted), kept.add, confirm=confirm)
+        known = _known(wanted, journal.read(path))
+        for change, verdict in in_time([each for each in known if each[1].outcome == AT_IMPORT]):
+            kept.add(change, examine_fresh(change, verdict.tests, confirm=confirm))
+    return journal.read(path)
 
 
 def summarise(names: Sequence[str]) -> None:
@@ -48,9 +68,12 @@ def summarise(names: Sequence[str]) -> None:
     verdicts = journal.read()
     for name in names:
         every = list(changes(AREAS[name].paths()))
-        tried = [(each, verdicts[each.identity]) for each in every if each.identity in verdicts]
-        if tried:
+        if tried := [each for each in _known(every, verdicts) if each[1].outcome != AT_IMPORT]:
             print(report.keep(name, tried, len(every)), flush=True)
+
+
+def _known(wanted: Sequence[Change], verdicts: Mapping[str, Verdict]) -> list[tuple[Change, Verdict]]:
+    return [(each, verdicts[each.identity]) for each in wanted if each.identity in verdicts]
 
 
 def samples(names: Sequence[str]) -> dict[str, list[Change]]:
@@ -58,15 +81,30 @@ def samples(names: Sequence[str]) -> dict[str, list[Change]]:
     return {name: sample(list(changes(AREAS[name].paths()))) for name in names}
 
 
+def by_turns(sampled: Mapping[str, Sequence[Change]]) -> list[Change]:
+    """The first of each area, then the second of each, and so on."""
+    return [each for turn in zip_longest(*sampled.values()) for each in turn if each is not None]
+
+
 def sample(every: list[Change]) -> list[Change]:
     """As many changes as SAMPLE says, each as likely as every other, and the same ones where other lines are edited."""
+    if os.environ.get("UNSEEN"):
+        every = _in_order(every, SEED)[SAMPLE:]
     wanted = os.environ.get("SAMPLE") or str(SAMPLE)
-    number = len(every) if wanted == "all" else min(int(wanted), len(every))
-    return sorted(every, key=lambda each: hashlib.sha256(f"{SEED} {each.key}".encode()).digest())[:number]
+    return _in_order(every, seed())[: None if wanted == "all" else int(wanted)]
 
 
-def in_time(missing: Sequence[Change]) -> Iterator[Change]:
-    """The changes until MINUTES are over."""
+def seed() -> int:
+    """SEED, or the usual one; other changes than the usual ones have another."""
+    return int(os.environ.get("SEED") or (SEED + 1 if os.environ.get("UNSEEN") else SEED))
+
+
+def _in_order(every: Sequence[Change], seed: int) -> list[Change]:
+    return sorted(every, key=lambda each: hashlib.sha256(f"{seed} {each.key}".encode()).digest())
+
+
+def in_time(missing: Sequence[T]) -> Iterator[T]:
+    """What is begun before MINUTES are over."""
     end = time.monotonic() + 60 * float(os.environ.get("MINUTES") or "inf")
     for each in missing:
         if time.monotonic() > end:
@@ -74,11 +112,22 @@ def in_time(missing: Sequence[Change]) -> Iterator[Change]:
         yield each
 
 
+def named(areas: Sequence[str]) -> list[str]:
+    """The areas of these names, in which a hyphen may stand for a space; all of them where none is named."""
+    found = [each.replace("-", " ") for each in areas] or list(AREAS)
+    if unknown := [each for each in found if each not in AREAS]:
+        known = ", ".join(each.replace(" ", "-") for each in AREAS)
+        raise SystemExit(f"no area is named {', '.join(unknown)}; there are {known}")
+    return found
+
+
 if __name__ == "__main__":
     options = {each for each in sys.argv[1:] if each.startswith("--")}
-    chosen = [each for each in sys.argv[1:] if each not in options] or list(AREAS)
+    chosen = named([each for each in sys.argv[1:] if each not in options])
     if "--results" in options:
         summarise(chosen)
+    elif os.environ.get("CONTROL"):
+        control(chosen)
     elif "--page" not in options:
         run(chosen)
     report.write_page()

@@ -31,21 +31,79 @@ _USAGE: Final = (
         "test_usage_modes",
         "test_usage_providers",
         "test_usage_streams",
+        "test_usage_layers",
     ),
-    *("test_billing", "test_llm_invocation"),
+    *("test_usage_recorded", "test_usage_properties", "test_billing", "test_llm_invocation"),
 )
-_PRICING: Final = ("test_pricing", "test_pricing_names", "test_pricing_cards", "test_cost_of", "test_billing")
+_PRICING: Final = (
+    "test_pricing",
+    "test_pricing_names",
+    "test_pricing_cards",
+    "test_pricing_hours",
+    "test_cost_of",
+    "test_billing",
+)
 _SAFETY: Final = (
     *("safety/test_checks", "safety/test_guardrails", "safety/test_policies", "safety/test_gate_texts"),
     *("safety/test_redaction", "safety/test_secret_renderings", "safety/test_spoken_secrets"),
+    *("safety/test_redaction_patterns", "safety/test_captured_content"),
 )
-_AUDIT: Final = ("test_audit_verify", "test_audit_rows", "test_audit_strange_files", "exporters/test_audit_log")
-_BUDGETS: Final = ("test_budgets", "test_budgets_seams", "test_budget_decisions")
+_AUDIT: Final = (
+    *(
+        "test_audit_verify",
+        "test_audit_rows",
+        "test_audit_lines",
+        "test_audit_strange_files",
+        "test_audit_query",
+        "test_audit_released",
+    ),
+    "exporters/test_audit_log",
+)
+_BUDGETS: Final = (
+    *(
+        "test_budgets",
+        "test_budgets_seams",
+        "test_budget_decisions",
+        "test_budget_estimates",
+        "test_budget_scopes",
+        "test_budget_outbox",
+        "test_budget_store_away",
+    ),
+    *("test_budgets_properties", "test_budgets_interruptions"),
+    "../integrations/langchain/tests/test_langchain_budgets",
+)
 _RECORDING: Final = (
-    *("test_statuses", "test_recorder", "test_context", "test_decorators", "test_llm_invocation", "test_identity"),
-    *("test_tracing", "test_integration_door", "test_awkward_input", "test_awkward_calls", "test_after_the_fact"),
-    *("test_internal_errors", "test_framework_responses"),
+    *(
+        "test_statuses",
+        "test_rollups",
+        "test_recorder",
+        "test_context",
+        "test_decorators",
+        "test_llm_invocation",
+        "test_identity",
+    ),
+    *(
+        "test_tracing",
+        "test_integration_door",
+        "test_awkward_input",
+        "test_awkward_calls",
+        "test_after_the_fact",
+        "test_after_the_end",
+    ),
+    *(
+        "test_internal_errors",
+        "test_framework_responses",
+        "test_usage_failures",
+        "test_billing",
+        "test_sdk_streams",
+        "test_interruptions",
+    ),
+    "safety/test_captured_content",
     "../integrations/langchain/tests/test_langchain_usage",
+)
+_PIPELINE: Final = (
+    *("test_pipeline", "test_pipeline_failures", "test_pipeline_accounts", "test_delivery", "test_hooks"),
+    "test_interruptions",
 )
 
 AREAS: Final[Mapping[str, Area]] = {
@@ -74,7 +132,7 @@ AREAS: Final[Mapping[str, Area]] = {
     "recording core": Area(
         ("_recording/invocation.py", "_recording/llm_invocation.py", "_recording/recorder.py"), _RECORDING
     ),
-    "pipeline": Area(("_pipeline/*.py",), ("test_pipeline", "test_pipeline_failures", "test_delivery")),
+    "pipeline": Area(("_pipeline/*.py",), _PIPELINE),
 }
 
 SAMPLE: Final = 60

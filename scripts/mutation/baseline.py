@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import signal
 import time
 from collections import Counter, defaultdict
@@ -65,18 +66,28 @@ class Baseline(NamedTuple):
             by_line = each.tests.get(str(change.path), {})
             names = {each.names[place] for line in wanted for place in by_line.get(line, ())}
             found |= {name: each.seconds[name] for name in names & each.seconds.keys()}
-        return list(_affordable(_in_order(found), found, limit))
+        return list(_affordable(_in_order(found, _words(change.difference)), found, limit))
 
 
-def _in_order(seconds: Mapping[str, float]) -> list[str]:
-    """The fastest case of each test, then the second fastest of each, and so on: cases of a test are much alike."""
+def _words(difference: str) -> frozenset[str]:
+    """The longer names and words in the changed lines."""
+    return frozenset(re.findall(r"\w{5,}", difference.lower()))
+
+
+def _in_order(seconds: Mapping[str, float], words: frozenset[str]) -> list[str]:
+    """The tests named like the changed lines; then the fastest case of each test, the second fastest, and so on.
+
+    Cases of a test are much alike, unless their parameter is what was changed.
+    """
     times = Counter[str]()
     places = []
     for test in sorted(seconds, key=seconds.__getitem__):
-        name = test.partition("[")[0]
-        times[name] += 1
-        places.append((times[name], seconds[test], test))
-    return [test for _, _, test in sorted(places)]
+        name = test.rpartition("::")[2].lower()
+        function = name.partition("[")[0]
+        times[function] += 1
+        alike = sum(len(word) for word in words if word in name)
+        places.append((-alike, times[function], seconds[test], test))
+    return [test for *_, test in sorted(places)]
 
 
 def _affordable(tests: Iterable[str], seconds: Mapping[str, float], limit: float) -> Iterable[str]:

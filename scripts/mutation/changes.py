@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import libcst as cst
 from libcst.metadata import MetadataWrapper, PositionProvider
@@ -17,6 +17,7 @@ from mutmut.mutation.mutators import mutation_operators
 from mutmut.mutation.pragma_handling import IgnoredCode
 
 from scripts.mutation.areas import LIBRARY
+from scripts.mutation.journal import keep_changes, kept_changes
 from scripts.mutation.model import Change
 
 UNCHANGED_FUNCTIONS: Final = frozenset({"__getattribute__", "__setattr__", "__new__"})
@@ -61,13 +62,33 @@ class _Text:
         return " ".join(" ".join(sorted(lines, key=lambda each: each[0] == "+")).split())
 
 
+class _Made(NamedTuple):
+    """A change without the module's text."""
+
+    function: str
+    difference: str
+    number: int
+    line: int
+    start: int
+    end: int
+    new: str
+    """Stands in the place of what is between `start` and `end`."""
+
+
 def changes(paths: Iterable[Path]) -> Iterator[Change]:
     """All changes of these modules, in the order of their text."""
     for path in paths:
-        yield from _changes(_Text(path))
+        kept = kept_changes(path)
+        if kept is None:
+            kept = [list(each) for each in _changes(_Text(path))]
+            keep_changes(path, kept)
+        text = path.read_text(encoding="utf-8")
+        for each in (_Made(*row) for row in kept):
+            changed = text[: each.start] + each.new + text[each.end :]
+            yield Change(path, each.function, each.difference, each.number, each.line, changed)
 
 
-def _changes(module: _Text) -> Iterator[Change]:
+def _changes(module: _Text) -> Iterator[_Made]:
     visitor = _Visitor(mutation_operators, IgnoredCode(set(), set(), set()))
     module.wrapper.visit(visitor)
     names = dict(_names(module.wrapper.module.body, _dotted(module.path)))
@@ -76,9 +97,10 @@ def _changes(module: _Text) -> Iterator[Change]:
         function = names.get(mutation.contained_by_top_level_function)
         if function is None or (made := _replaced(module, mutation)) is None:
             continue
-        line, difference, text = made
+        line, start, end, new = made
+        difference = module.difference(start, end, new)
         times[function, difference] += 1
-        yield Change(module.path, function, difference, times[function, difference], line, text)
+        yield _Made(function, difference, times[function, difference], line, start, end, new)
 
 
 def _dotted(path: Path) -> str:
@@ -93,15 +115,13 @@ def _names(body: Sequence[cst.CSTNode], prefix: str) -> Iterator[tuple[cst.Funct
             yield from _names(each.body.body, f"{prefix}.{each.name.value}")
 
 
-def _replaced(module: _Text, mutation: Mutation) -> tuple[int, str, str] | None:
-    """The line, the difference and the module's new text; None for a change that changes nothing."""
+def _replaced(module: _Text, mutation: Mutation) -> tuple[int, int, int, str] | None:
+    """The line, and what stands between which characters of the module; None for a change that changes nothing."""
     where = module.wrapper.resolve(PositionProvider)[mutation.original_node]
     first, last = (module.offset(each.line, each.column) for each in (where.start, where.end))
     for old, new in _rendered(module.wrapper.module, mutation):
         if (start := module.text.find(old, first, last)) >= 0:
-            end = start + len(old)
-            text = module.text[:start] + new + module.text[end:]
-            return (where.start.line, module.difference(start, end, new), text) if new != old else None
+            return (where.start.line, start, start + len(old), new) if new != old else None
     raise ValueError(f"{module.path}:{where.start.line}: libcst renders this otherwise than it is written")
 
 

@@ -60,7 +60,7 @@ def _identity(code: CodeType) -> tuple[str, str, int]:
 
 def _by_name(source: str, path: Path) -> Mapping[str, Sequence[CodeType]]:
     found = defaultdict[str, list[CodeType]](list)
-    for each in _codes(compile(source, str(path), "exec")):
+    for each in _codes(compile(source, str(path), "exec", dont_inherit=True)):
         found[each.co_qualname].append(each)
     return found
 

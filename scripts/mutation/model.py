@@ -14,6 +14,11 @@ NOT_RUN: Final = "not run"
 AT_IMPORT: Final = "at import"
 """A new interpreter has to try the change, because an import runs the changed statement."""
 NOTICED: Final = frozenset({KILLED, HUNG})
+ASSERTION: Final = "assertion"
+EXCEPTION: Final = "exception"
+ENDED: Final = "ended"
+"""How a killed change was noticed: what the test asserts does not hold, another exception reached the test, or the
+process of the test ended."""
 
 
 class Change(NamedTuple):
@@ -40,6 +45,18 @@ class Change(NamedTuple):
         """Names the change for as long as its module has this text."""
         return f"{_digest(self.path)} {self.key}"
 
+    def without_change(self) -> Change:
+        """The control of this change: every function gets new code, moved down by a line, which does what it did."""
+        return self._replace(text="\n" + self.path.read_text(encoding="utf-8"))
+
+
+class Failure(NamedTuple):
+    """What noticed a change."""
+
+    test: str
+    how: str
+    """`assertion`, `exception`, or how its process ended."""
+
 
 class Verdict(NamedTuple):
     """What became of a change."""
@@ -47,6 +64,8 @@ class Verdict(NamedTuple):
     outcome: str
     by: str = ""
     """The test that failed."""
+    how: str = ""
+    """Of its `Failure`."""
     tests: tuple[str, ...] = ()
     """Those that a new interpreter has to try."""
 

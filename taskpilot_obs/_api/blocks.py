@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
+from taskpilot_obs._recording.block_call import BlockCall
 from taskpilot_obs._recording.context import stated_scope
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_running
@@ -203,4 +204,4 @@ def track_llm(  # noqa: PLR0913  what a call may state before it is made
     if input_tokens is not None or max_output_tokens is not None:
         stated = {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens}
     given = (request_id, tenant_id, user_id, session_id)
-    return Tracked(LlmInvocation, callsite, stated, NOT_STATED if given == NOT_STATED else given)
+    return Tracked(BlockCall, callsite, stated, NOT_STATED if given == NOT_STATED else given)

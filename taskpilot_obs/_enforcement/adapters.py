@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from taskpilot_obs._enforcement.asking import is_judged
 from taskpilot_obs._enforcement.enforcer import is_checked, unwrap_refusal
+from taskpilot_obs._recording.block_call import BlockCall
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.limits import MAX_OUTPUT
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from taskpilot_obs._recording.invocation import ActiveInvocation, Step
+    from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Operation
 
 
@@ -77,6 +81,15 @@ def open_llm_call() -> LlmInvocation | None:
     return run if isinstance(run, LlmInvocation) and run.is_open and not is_judged(run) else None
 
 
+def block_above() -> LlmInvocation | None:
+    """Return the `track_llm` block that records the call which is about to be sent here; None if there is none.
+
+    A block knows no content, so the layer that sends the request asks the checks: `check_input(block, messages)`.
+    """
+    run = open_llm_call()
+    return run if isinstance(run, BlockCall) else None
+
+
 def is_content_read(run: ActiveInvocation) -> bool:
     """Whether anything reads what a run is given and returns: content capture, a check, a token limit or a budget.
 
@@ -85,16 +98,18 @@ def is_content_read(run: ActiveInvocation) -> bool:
     return is_checked(run) or run.callsite.runtime.redactor is not None
 
 
-def answer_limits(options: object) -> dict[str, object]:
+def answer_limits(options: object, counters: InternalCounters | None = None) -> dict[str, object]:
     """Return the limits of the answer's length (`max_tokens` and its likes) that options state.
 
-    Budgets need them: pass them as `arguments` of `check_input`.
+    Budgets need them: pass them as `arguments` of `check_input`. Options that cannot be read state none, so that the
+    checks are asked all the same.
 
     Args:
         options: a mapping, or an object with attributes; None states none.
+        counters: where a failure to read them is counted (`recorder.counters`); it is only logged when left out.
     """
-    if isinstance(options, Mapping):
-        stated = {name: options.get(name) for name in MAX_OUTPUT}
-    else:
-        stated = {name: getattr(options, name, None) for name in MAX_OUTPUT}
+    stated: dict[str, object] = {}
+    with guarded("answer_limits", counters):
+        read = options.get if isinstance(options, Mapping) else partial(getattr, options)
+        stated = {name: read(name, None) for name in MAX_OUTPUT}
     return {name: limit for name, limit in stated.items() if limit is not None}

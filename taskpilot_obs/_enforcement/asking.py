@@ -1,4 +1,7 @@
-"""What holds while checks are asked: what a check does belongs to the check, apart from the run that it judges."""
+"""Tracks the checks that are running.
+
+A check's own calls are neither checked by it nor counted as the work of the run.
+"""
 
 from __future__ import annotations
 
@@ -6,54 +9,64 @@ from contextvars import ContextVar, Token
 from typing import TYPE_CHECKING, Any, Self
 
 from taskpilot_obs._recording import spans
-from taskpilot_obs._recording.invocation import current_running
+from taskpilot_obs._recording.invocation import ActiveInvocation, current_running
 from taskpilot_obs._recording.scope import current_admitted, restore
+from taskpilot_obs._support.guarded import guarded
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
 
-    from taskpilot_obs._recording.invocation import ActiveInvocation, Step
+    from taskpilot_obs._recording.invocation import Step
     from taskpilot_obs._recording.scope import CallReservation
-    from taskpilot_obs.safety.checks import BoundCheck, CheckOutcome
 
 
 class CheckQuestion:
-    """The checks of one stage that are asked about a run: a block, in which that run is the current one.
+    """A block in which checks are asked about a run, which is the current one there.
 
     The reservation that a budget holds for the run is not current in it, because a check's call takes its own. Nor is
     the call of a client that OpenTelemetry's instrumentation follows.
 
     Args:
         run: the run that is judged.
-        checks: what is asked, in this order.
-        outcomes: gets one outcome for each check, before the next is asked.
     """
 
-    __slots__ = ("_admitted", "_checks", "_client_call", "_outcomes", "_outer", "_run", "_step", "_token")
+    __slots__ = ("_admitted", "_client_call", "_run", "_step", "_token", "judged")
     _token: Token[CheckQuestion | None]
     _admitted: Token[CallReservation | None]
-    _client_call: Token[Any] | None
 
-    def __init__(self, run: ActiveInvocation, checks: Sequence[BoundCheck], outcomes: Sequence[CheckOutcome]) -> None:
+    def __init__(self, run: ActiveInvocation) -> None:
         self._run = run
-        self._checks = checks
-        self._outcomes = outcomes
-        self._outer: CheckQuestion | None = None
+        self.judged: tuple[ActiveInvocation, ...] = (run,)
+        """The run, and those that were open of the checks around."""
         self._step: Step | None = None
+        self._client_call: Token[Any] | None = None
 
     def __enter__(self) -> Self:
-        self._outer = _question.get()
+        outer = _question.get()
+        if outer is not None:  # those that have ended are dropped, because a check may leave tasks behind for ever
+            self.judged += tuple(run for run in outer.judged if run.is_open)
         self._token = _question.set(self)
         self._admitted = current_admitted.set(None)
-        if self._run.is_open and current_running.get() is not self._run:  # not every framework attaches its runs
-            self._step = self._run.attach()
-        self._client_call = spans.leave_client_call()
+        try:
+            self._attach()
+        except BaseException:
+            self._leave()
+            raise
         return self
+
+    def _attach(self) -> None:
+        run = self._run
+        if run.is_open and current_running.get() is not run:  # not every framework attaches its runs
+            self._step = ActiveInvocation.attach(run)  # not its own, which would be current for its request
+        with guarded("span", run.callsite.runtime.counters):
+            self._client_call = spans.leave_client_call()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None:
+        self._leave()
+
+    def _leave(self) -> None:
         here = restore(_question, self._token)  # a task that is thrown away ends in another context
         if here and self._client_call is not None:
             spans.detach(self._client_call)
@@ -63,14 +76,7 @@ class CheckQuestion:
 
     def is_about(self, run: object) -> bool:
         """Whether a run is judged here, or by a check around this one."""
-        return self._run is run or (self._outer is not None and self._outer.is_about(run))
-
-    def asks(self, check: BoundCheck) -> bool:
-        """Whether a check waits for this code: it makes the call, or another check that does was asked about one."""
-        done = len(self._outcomes)
-        if done < len(self._checks) and _owner_of(self._checks[done]) is _owner_of(check):
-            return True
-        return self._outer is not None and self._outer.asks(check)
+        return any(each is run for each in self.judged)
 
 
 _question: ContextVar[CheckQuestion | None] = ContextVar("taskpilot_obs_question", default=None)
@@ -88,8 +94,3 @@ def is_judged(run: object) -> bool:
     """Whether this code runs in a check that is asked about a run: what it does is not the work of that run."""
     question = _question.get()
     return question is not None and question.is_about(run)
-
-
-def _owner_of(check: BoundCheck) -> Any:
-    """The object that is asked: a function, or that of a method, which is another object at each look."""
-    return getattr(check.ask, "__self__", check.ask)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
-from taskpilot_obs._enforcement.asking import CheckQuestion, current_question
+from taskpilot_obs._enforcement.asking import CheckQuestion
+from taskpilot_obs._recording.block_call import is_limited
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.point_events import origin_of
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import CheckResult, DecisionKind, Operation, Stage, Verdict
@@ -70,14 +73,14 @@ class Enforcer:
 
         Those of the recorder are not asked about the model calls and agents of a check, which hold what is judged
         already: violations would count twice, and judges would judge each other. Tools that a check calls are asked
-        about, because its model may have been talked into them.
+        about, because its model may have been talked into them. No check is asked about what it does itself.
         """
-        question = current_question()
-        if question is None:
+        asked = running.current_checks.get()
+        if not asked:
             return self.at(stage)
         only_own = run.operation is not Operation.TOOL
         checks = self._own_at(stage) if only_own else self.at(stage)
-        return tuple(check for check in checks if not question.asks(check))
+        return tuple(check for check in checks if asked.isdisjoint(check.itself))
 
     def _own_at(self, stage: Stage) -> tuple[BoundCheck, ...]:
         return () if self.own is None else in_force(self._runtime, self.own.at(stage))
@@ -85,7 +88,7 @@ class Enforcer:
     def ask_in(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Check the input, before the work."""
         limits = self._runtime.limits
-        if limits is not None and isinstance(run, LlmInvocation):
+        if limits is not None and is_limited(run):
             limits.before(run, args, kwargs)
         ready = self._for(run, Stage.INPUT)
         if ready:
@@ -94,7 +97,7 @@ class Enforcer:
     async def ask_in_async(self, run: ActiveInvocation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Check the input, before asynchronous work."""
         limits = self._runtime.limits
-        if limits is not None and isinstance(run, LlmInvocation):
+        if limits is not None and is_limited(run):
             await limits.before_async(run, args, kwargs)
         ready = self._for(run, Stage.INPUT)
         if ready:
@@ -107,8 +110,8 @@ class Enforcer:
             return
         try:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
-        except RefusedError:
-            _note_withheld(run, result)
+        except BaseException:  # a caller that cancels or times out is billed too
+            note_withheld(run, result)
             raise
 
     async def ask_out_async(self, run: ActiveInvocation, result: object) -> None:
@@ -118,8 +121,8 @@ class Enforcer:
             return
         try:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
-        except RefusedError:
-            _note_withheld(run, result)
+        except BaseException:  # a caller that cancels or times out is billed too
+            note_withheld(run, result)
             raise
 
     def ask_too_late(self, run: ActiveInvocation, result: object) -> None:
@@ -128,9 +131,11 @@ class Enforcer:
         if ready:
             self._ask(run, ready, Stage.OUTPUT, self._answer(run, result))
 
-    async def ask_too_late_async(self, run: ActiveInvocation, result: object) -> None:
-        """Check an asynchronous stream that has been yielded."""
+    async def ask_too_late_async(self, run: ActiveInvocation, result: object, within_s: float = inf) -> None:
+        """Check an asynchronous stream that has been yielded; no check may take longer than `within_s`."""
         ready = tuple(check.where_nothing_stops(Stage.OUTPUT) for check in self._for(run, Stage.OUTPUT))
+        if within_s < inf:
+            ready = tuple(each._replace(timeout_s=min(each.timeout_s or inf, within_s)) for each in ready)
         if ready:
             await self._ask_async(run, ready, Stage.OUTPUT, self._answer(run, result))
 
@@ -156,7 +161,7 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        with CheckQuestion(run, ready, outcomes):
+        with CheckQuestion(run):
             goes_on = running.run(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
@@ -164,7 +169,7 @@ class Enforcer:
         self, run: ActiveInvocation, ready: Sequence[BoundCheck], stage: Stage, subject: CheckInput | None
     ) -> None:
         outcomes: list[CheckOutcome] = []
-        with CheckQuestion(run, ready, outcomes):
+        with CheckQuestion(run):
             goes_on = await running.run_async(ready, subject, outcomes, self._runtime.counters)
         report(run, stage, outcomes, goes_on=goes_on)
 
@@ -198,7 +203,7 @@ def check_input(
     runtime = run.callsite.runtime
     if runtime.enabled and is_checked(run):
         args, kwargs = _as_call(content, arguments)
-        if isinstance(run, LlmInvocation) and runtime.limits is not None and runtime.limits.budgets is not None:
+        if is_limited(run) and runtime.limits is not None and runtime.limits.budgets is not None:
             for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
                 note_bypass(runtime, "budget", budget, "its store cannot be queried without blocking the event loop")
         _enforcer_of(run).ask_in(run, args, kwargs)
@@ -278,8 +283,8 @@ def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mappin
     )
 
 
-def _note_withheld(run: ActiveInvocation, result: object) -> None:
-    """Read the usage of an LLM call whose answer is withheld, because its tokens are billed anyway."""
+def note_withheld(run: ActiveInvocation, result: object) -> None:
+    """Read the usage of an LLM call whose answer its caller does not get, because its tokens are billed anyway."""
     if not isinstance(run, LlmInvocation):
         return
     if not isinstance(result, Streamed):
@@ -362,7 +367,8 @@ def _add_events(span: LiveSpan, stage: Stage, outcomes: Sequence[CheckOutcome]) 
             )
 
 
-_told: set[tuple[str, str]] = set()
+_MAX_TOLD = 1_000
+_told: BoundedDict[tuple[str, str], None] = BoundedDict(_MAX_TOLD)
 
 
 def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> None:
@@ -376,7 +382,7 @@ def note_bypass(runtime: RecorderRuntime, kind: str, name: str, why: str) -> Non
     """
     runtime.counters.add(INTERNAL_ERRORS, (BYPASSED,))
     if (kind, name) not in _told:
-        _told.add((kind, name))
+        _told[kind, name] = None
         logger.warning(
             "taskpilot_obs: %s %r in enforce mode was bypassed: %s [%s]", kind, name, why, WarningCode.CHECK_BYPASSED
         )

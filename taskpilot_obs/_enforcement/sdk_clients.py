@@ -6,7 +6,7 @@ client's class is replaced by a subclass: helpers, raw responses and copies of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -17,6 +17,7 @@ from taskpilot_obs._enforcement.model_calls import (
     count_attempt,
     expect_calls,
 )
+from taskpilot_obs._enforcement.sdk_bodies import read_body
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import Operation
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
 
 C = TypeVar("C")
-FindRequest = Callable[[Any, Any], ModelRequest | None]
-"""Takes the client and the options of a request (`url`, `method`, `json_data`): what it asks a model, or None."""
+FindRequest = Callable[[Any, str, Mapping[str, Any]], ModelRequest | None]
+"""Takes the client, the path that a request is posted to, and its JSON body: what it asks a model, or None.
+
+It is asked about the path first, with an empty body, and returns None only for paths at which no model is asked.
+"""
 
 _RETRIES: Final = "x-stainless-retry-count"
 _RAW: Final = "X-Stainless-Raw-Response"
@@ -45,8 +49,8 @@ def wrap_sdk_client(client: C, find: FindRequest, recorder: Recorder, *, is_asyn
         The very client; its class is a subclass of what it was.
     """
     target: Any = client
-    if not hasattr(client, "observed_by"):
-        plain: Any = type(target)
+    plain: Any = type(target)
+    if not hasattr(plain, "observed_by"):
         target.__class__ = _async_class(plain) if is_async else _sync_class(plain)
     target.observed_by = (find, recorder)
     expect_calls(recorder)
@@ -56,18 +60,19 @@ def wrap_sdk_client(client: C, find: FindRequest, recorder: Recorder, *, is_asyn
 @cache
 def _sync_class(plain: Any) -> Any:
     class ObservedSync(plain):  # type: ignore[misc]  # whatever class the client has
+        observed_by = None
         copy = with_options = _copier(plain)
 
         def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
             send = super().request
-            recorder, asked = _asked(self, options)
-            if asked is None:
+            found = _asked(self, options)
+            if found is None:
                 return send(cast_to, options, **kwargs)
-            return call_model(recorder, asked, lambda: send(cast_to, options, **kwargs), _reader(options))
+            return call_model(*found, lambda: send(cast_to, options, **kwargs), _reader(options))
 
         def _prepare_request(self, request: Any) -> None:  # the SDK's hook that runs once per attempt
             super()._prepare_request(request)
-            _count(request)
+            _count(self, request)
 
     return _named_as(plain, ObservedSync)
 
@@ -75,31 +80,47 @@ def _sync_class(plain: Any) -> Any:
 @cache
 def _async_class(plain: Any) -> Any:
     class ObservedAsync(plain):  # type: ignore[misc]  # as above
+        observed_by = None
         copy = with_options = _copier(plain)
 
         async def request(self, cast_to: Any, options: Any, **kwargs: Any) -> Any:
             send = super().request
-            recorder, asked = _asked(self, options)
-            if asked is None:
+            found = _asked(self, options)
+            if found is None:
                 return await send(cast_to, options, **kwargs)
-            return await call_model_async(recorder, asked, lambda: send(cast_to, options, **kwargs), _reader(options))
+            return await call_model_async(*found, lambda: send(cast_to, options, **kwargs), _reader(options))
 
         async def _prepare_request(self, request: Any) -> None:  # as above
             await super()._prepare_request(request)
-            _count(request)
+            _count(self, request)
 
     return _named_as(plain, ObservedAsync)
 
 
-def _asked(client: Any, options: Any) -> tuple[Recorder, ModelRequest | None]:
-    """What a request asks a model; None for what asks none.
+def _asked(client: Any, options: Any) -> tuple[Recorder, ModelRequest] | None:
+    """Who records a request, and what it asks a model; None for what asks none, and for clients that are not observed.
 
-    A request that cannot be read may ask one. So its payload is checked and booked as that of an unknown model.
+    The latter are made by `type(client)(…)`. A request that cannot be read may ask a model. So its payload is checked
+    and booked as that of an unknown one.
     """
+    if client.observed_by is None:
+        return None
     find, recorder = client.observed_by
+    asked: ModelRequest | None = ModelRequest(None, None, Operation.CHAT, options.json_data)
     with guarded("model_call", recorder.counters):
-        return recorder, find(client, options)
-    return recorder, ModelRequest(None, None, Operation.CHAT, options.json_data)
+        asked = _found(find, client, options)
+    return None if asked is None else (recorder, asked)
+
+
+def _found(find: FindRequest, client: Any, options: Any) -> ModelRequest | None:
+    if options.method.lower() != "post":
+        return None
+    path = f"/{options.url.partition('?')[0].strip('/')}"
+    asked = find(client, path, {})
+    if asked is None:  # the body of an upload is not read
+        return None
+    body = read_body(options)
+    return find(client, path, body) if isinstance(body, Mapping) else asked._replace(content=body)
 
 
 def _copier(plain: Any) -> Callable[..., Any]:
@@ -119,8 +140,8 @@ def _named_as(plain: Any, observed: Any) -> Any:
     return observed
 
 
-def _count(request: Any) -> None:
-    if request.headers.get(_RETRIES, "0") != "0":
+def _count(client: Any, request: Any) -> None:
+    if client.observed_by is not None and request.headers.get(_RETRIES, "0") != "0":
         count_attempt()
 
 

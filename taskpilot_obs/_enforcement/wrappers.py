@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar
 
-from taskpilot_obs._enforcement.enforcer import Streamed
+from taskpilot_obs._enforcement.enforcer import Streamed, note_withheld
+from taskpilot_obs._enforcement.streams import WatchedAsyncStream, WatchedStream
 from taskpilot_obs._recording.generators import wrap_async_generator
 from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs.records import Stage
@@ -88,7 +89,7 @@ def with_checks(
     if inspect.iscoroutinefunction(kind):
         return _coroutine(function, enforcer)
     if inspect.isasyncgenfunction(kind):
-        return lambda *args, **kwargs: _AsyncStream(
+        return lambda *args, **kwargs: WatchedAsyncStream(
             lambda: function(*args, **kwargs), enforcer, call=(args, kwargs), buffer=buffer
         )
     if inspect.isgeneratorfunction(kind):
@@ -133,7 +134,7 @@ def _plain(function: Callable[..., Any], enforcer: Enforcer) -> Callable[..., An
         if isinstance(result, GeneratorType):
             return _released(result, enforcer, run, buffer=False)
         if isinstance(result, AsyncGeneratorType):
-            return wrap_async_generator(lambda: (None, _AsyncStream(lambda: result, enforcer, run)))()
+            return wrap_async_generator(lambda: (None, WatchedAsyncStream(lambda: result, enforcer, run)))()
         enforcer.ask_out(run, result)
         return result
 
@@ -168,17 +169,19 @@ def _released(
     inner: Generator[Any, Any, Any], enforcer: Enforcer, run: ActiveInvocation, *, buffer: bool
 ) -> Generator[Any, Any, Any]:
     """Yield a stream: after its checks if it is buffered, before them otherwise."""
-    items = Streamed()
     if not enforcer.at(Stage.OUTPUT):
         return (yield from inner)
     if buffer:
-        result = _drain(inner, items)
+        items = Streamed()
+        try:
+            result = _drain(inner, items)
+        except BaseException:
+            note_withheld(run, items)
+            raise
         enforcer.ask_out(run, items)
         yield from items
         return result
-    result = yield from _Overheard(inner, items)
-    enforcer.ask_too_late(run, items)
-    return result
+    return (yield from WatchedStream(inner, enforcer, run))
 
 
 def watched(inner: Any, enforcer: Enforcer, run: ActiveInvocation) -> Any:
@@ -192,8 +195,8 @@ def watched(inner: Any, enforcer: Enforcer, run: ActiveInvocation) -> Any:
     if not enforcer.at(Stage.OUTPUT):
         return inner
     if isinstance(inner, GeneratorType):
-        return _released(inner, enforcer, run, buffer=False)
-    return _AsyncStream(lambda: inner, enforcer, run)
+        return WatchedStream(inner, enforcer, run)
+    return WatchedAsyncStream(lambda: inner, enforcer, run)
 
 
 def _drain(inner: Generator[Any, Any, Any], items: Streamed) -> Any:
@@ -202,82 +205,3 @@ def _drain(inner: Generator[Any, Any, Any], items: Streamed) -> Any:
             items.append(next(inner))
         except StopIteration as end:
             return end.value
-
-
-class _Overheard(Generator[Any, Any, Any]):
-    """A generator that collects its items as they pass."""
-
-    def __init__(self, inner: Generator[Any, Any, Any], items: Streamed) -> None:
-        self._inner = inner
-        self._items = items
-
-    def send(self, value: Any, /) -> Any:
-        item = self._inner.send(value)
-        self._items.append(item)
-        return item
-
-    def throw(self, *error: Any) -> Any:
-        item = self._inner.throw(*error)
-        self._items.append(item)
-        return item
-
-    def close(self) -> None:
-        self._inner.close()
-
-
-class _AsyncStream(AsyncGenerator[Any, Any]):
-    """An asynchronous generator with its checks: those of the input at its first step."""
-
-    def __init__(
-        self,
-        start: Callable[[], AsyncGenerator[Any, Any]],
-        enforcer: Enforcer,
-        run: ActiveInvocation | None = None,
-        call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
-        *,
-        buffer: bool = False,
-    ) -> None:
-        self._start = start
-        self._enforcer = enforcer
-        self._run = run
-        self._call = call
-        self._buffer = buffer
-        self._inner: AsyncGenerator[Any, Any] | None = None
-        self._items = Streamed()
-        self._released: Iterator[Any] | None = None
-
-    async def _begin(self) -> AsyncGenerator[Any, Any]:
-        run = self._run = self._run or _current()
-        if self._call is not None:
-            await self._enforcer.ask_in_async(run, *self._call)
-        inner = self._inner = self._start()
-        if self._buffer and self._enforcer.at(Stage.OUTPUT):
-            self._items.extend([item async for item in inner])
-            await self._enforcer.ask_out_async(run, self._items)
-            self._released = iter(self._items)
-        return inner
-
-    async def _step(self, advance: str, *args: Any) -> Any:
-        inner = self._inner or await self._begin()
-        if self._released is not None and advance == "asend":
-            for item in self._released:
-                return item
-            raise StopAsyncIteration
-        try:
-            item = await getattr(inner, advance)(*args)
-        except StopAsyncIteration:
-            if self._run is not None:
-                await self._enforcer.ask_too_late_async(self._run, self._items)
-            raise
-        self._items.append(item)
-        return item
-
-    async def asend(self, value: Any, /) -> Any:
-        return await self._step("asend", value)
-
-    async def athrow(self, *error: Any) -> Any:
-        return await self._step("athrow", *error)
-
-    async def aclose(self) -> None:
-        if self._inner is not None:
-            await self._inner.aclose()

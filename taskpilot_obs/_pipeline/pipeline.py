@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from taskpilot_obs._pipeline.batched import WakeSignal
 from taskpilot_obs._pipeline.lifecycle import pipelines, shut_down_with_child
+from taskpilot_obs._support.fork import HeldOverFork
 from taskpilot_obs._support.guarded import guarded, run_to_completion
 from taskpilot_obs._support.locks import is_current_lock
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
@@ -104,7 +105,7 @@ class Pipeline:
         self._lock = threading.Lock()
         self._owner = 0
         self._flusher = 0
-        self._held_for_fork = 0
+        self._over_fork = HeldOverFork()
         self._drainer: threading.Thread | None = None
         self._unstarted = deque([None])
         """The thread that pops its one item starts the drainer; popping is atomic and needs no lock."""
@@ -483,14 +484,10 @@ class Pipeline:
         self.shutdown(keep=kept)
 
     def _before_fork(self) -> None:
-        # Wait for the batch in progress (milliseconds), so that the child inherits no half-updated exporter.
-        if self._lock.acquire(timeout=1.0):
-            self._held_for_fork = threading.get_ident()
+        self._over_fork.hold(self._lock)  # waits for the batch in progress: milliseconds
 
     def _after_fork_in_parent(self) -> None:
-        if self._held_for_fork == threading.get_ident():  # two threads may fork at once
-            self._held_for_fork = 0
-            self._lock.release()
+        self._over_fork.let_go(self._lock)
 
     def _after_fork_in_child(self) -> None:
         self._reset()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.context import stated_scope
@@ -179,13 +179,7 @@ def book_run(make: Callable[[], StatedRun], facts: Facts, runtime: RecorderRunti
     Raises:
         ValueError: the status is unknown.
     """
-    facts = _checked(facts)
-    run = None
-    if runtime.enabled:
-        with guarded("record_run", runtime.counters):
-            run = make()
-            _finish(run, facts, _prepare(run, facts))
-    return RecordedRun(run)
+    return RecordedRun(_book("record_run", make, facts, runtime))
 
 
 def book_call(
@@ -202,15 +196,26 @@ def book_call(
     Raises:
         ValueError: the status is unknown.
     """
+    return RecordedCall(_book("record_llm_call", make, facts, runtime, lambda call: _note_answer(call, answer)))
+
+
+R = TypeVar("R", StatedRun, StatedCall)
+
+
+def _book(
+    where: str, make: Callable[[], R], facts: Facts, runtime: RecorderRuntime, note: Callable[[R], None] | None = None
+) -> R | None:
+    """Make a run and end it; None where nothing is recorded, or where it failed, which is counted."""
     facts = _checked(facts)
-    call = None
+    run: R | None = None
     if runtime.enabled:
-        with guarded("record_llm_call", runtime.counters):
-            call = make()
-            ended_ns = _prepare(call, facts)
-            _note_answer(call, answer)
-            _finish(call, facts, ended_ns)
-    return RecordedCall(call)
+        with guarded(where, runtime.counters):
+            run = make()
+            ended_ns = _prepare(run, facts)
+            if note is not None:
+                note(run)
+            _finish(run, facts, ended_ns)
+    return run
 
 
 def _checked(facts: Facts) -> Facts:

@@ -382,6 +382,8 @@ class ActiveInvocation:
 
     def set_input(self, value: object) -> None:
         """Record the input: its length and, with content capture, its redacted text."""
+        if self.ended_ns:
+            return
         if type(value) is str:
             self.input_length = len(value)
         if self._keep_input(value) and self.details is not None:
@@ -395,6 +397,8 @@ class ActiveInvocation:
             args: the positional ones.
             kwargs: the keyword ones.
         """
+        if self.ended_ns:
+            return
         self.input_length = text_length(args, kwargs)
         if self.callsite.runtime.redactor is not None:
             arguments = self.callsite.parameters.bind(args, kwargs)

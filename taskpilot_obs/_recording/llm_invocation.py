@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sequence
 
     from taskpilot_obs._recording.callsite import LlmCallsite
+    from taskpilot_obs._recording.invocation import Step
     from taskpilot_obs._recording.rollups import Totals
     from taskpilot_obs._recording.scope import CallReservation
     from taskpilot_obs._recording.spans import LiveSpan
@@ -75,7 +76,7 @@ class LlmInvocation(ActiveInvocation):
         *("billed_by", "cached", "cost", "cost_source", "dropped", "error_category", "finish_reasons"),
         *("first_token_ns", "left_to_calls", "price_gap", "provider", "request_model", "response_id", "response_model"),
         *("retries", "service_tier", "sums", "stated_cost", "stated_error", "streaming", "table_cost", "usage"),
-        *("usage_inconsistent",),
+        *("usage_inconsistent", "was_current"),
     )
 
     _listeners: tuple[LlmListener, ...]
@@ -117,6 +118,7 @@ class LlmInvocation(ActiveInvocation):
         self.cached: bool | None = None
         self.first_token_ns = 0
         self.streaming = False
+        self.was_current = False  # whether code beneath finds it in its context
         self.retries = 0
         self.error_category: str | None = None
 
@@ -128,9 +130,20 @@ class LlmInvocation(ActiveInvocation):
 
     def start_current(self, args: tuple[object, ...] = (), kwargs: Mapping[str, object] = NO_ATTRIBUTES) -> Self:
         """Start as the current run; arguments as for `ActiveInvocation.start_current`."""
+        self.was_current = True
         super().start_current(args, kwargs)
         self._tell_listeners()
         return self
+
+    def attach(self) -> Step:
+        """Like `ActiveInvocation.attach`, which a layer calls around the request."""
+        self.was_current = True
+        return super().attach()
+
+    def reattach(self) -> None:
+        """Like `ActiveInvocation.reattach`, which a layer calls around the request."""
+        self.was_current = True
+        super().reattach()
 
     def _tell_listeners(self) -> None:
         """Announce the call to the LLM listeners; those listeners also get its end."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.spans import current_ids
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.invocation import ActiveInvocation
     from taskpilot_obs.records import Record, Scope
 
+_SHOWN: Final = ("kind", "name", "verdict", "result", "stage", "severity", "reason")
+"""What the event of a span tells of a decision."""
 MAX_RATED = 50_000
 """How many rated requests are remembered, so that a second verdict on one of them is a revision."""
 
@@ -101,12 +103,4 @@ def show_decision(decision: Decision) -> None:
     if running is None or running.span is None:
         return
     if decision.kind is DecisionKind.GUARDRAIL or decision.verdict is not Verdict.ALLOW:
-        running.span.add_decision(
-            kind=decision.kind,
-            name=decision.name,
-            verdict=decision.verdict,
-            result=decision.result,
-            stage=decision.stage,
-            severity=decision.severity,
-            reason=decision.reason,
-        )
+        running.span.add_decision(**{name: getattr(decision, name) for name in _SHOWN})

@@ -7,6 +7,7 @@ stream. Unknown stream types are reported once, and their calls have no usage.
 from __future__ import annotations
 
 import logging
+from inspect import iscoroutinefunction
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,11 @@ _MAX_REPORTED: Final = 100
 _reported: set[type] = set()
 
 
+def is_stream(result: object) -> bool:
+    """Whether a result is read step by step."""
+    return any(hasattr(type(result), step) for step in _STEPS)
+
+
 def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], Any] | None = None) -> bool:
     """Follow the stream that a function returned, and end the call with it; return False for other results.
 
@@ -37,15 +43,17 @@ def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], 
         result: the function's result; its generator is replaced by one that delegates to it.
         checked: puts checks around the generator.
     """
-    if not any(hasattr(type(result), step) for step in _STEPS):
+    if not is_stream(result):
         return False
     for name in _INNER:
         inner = _attribute(call, result, name)
-        followed = _followed(call, inner, checked)
-        if followed is not None and _replaced(result, name, followed):
+        if not isinstance(inner, GeneratorType | AsyncGeneratorType):
+            continue
+        steps: Any = inner if checked is None else checked(inner)
+        if _replaced(result, name, _followed(call, inner, steps)):
             call.detach()
             call.open_stream()
-            _end_when_closed(call, _attribute(call, result, "response"))
+            _end_when_closed(call, _attribute(call, result, "response"), getattr(steps, "leave", None))
             return True
     _report(type(result))
     return False
@@ -58,47 +66,54 @@ def _attribute(call: LlmInvocation, owner: object, name: str) -> Any:
     return None
 
 
-def _followed(call: LlmInvocation, inner: Any, checked: Callable[[Any], Any] | None) -> Any:
-    if not isinstance(inner, GeneratorType | AsyncGeneratorType):
-        return None
-    steps: Any = inner if checked is None else checked(inner)
+def _followed(call: LlmInvocation, inner: Any, steps: Any) -> Any:
     return drive(call, steps) if isinstance(inner, GeneratorType) else wrap_async_generator(lambda: (call, steps))()
 
 
-def _end_when_closed(call: LlmInvocation, response: Any) -> None:
-    """Let the call end when the HTTP response is closed before the stream's end.
+def _end_when_closed(call: LlmInvocation, response: Any, leave: Callable[[], Any] | None) -> None:
+    """Let the call end when the HTTP response is closed before the stream's end, with its checks (`leave`).
 
     The SDKs' streams refer to themselves, so one that is left would end with the next garbage collection.
     """
     for name, closing in (("close", _closing), ("aclose", _closing_async)):
         original = _attribute(call, response, name)
         if callable(original):
-            _replaced(response, name, closing(call, original))
+            _replaced(response, name, closing(call, original, leave))
 
 
-def _closing(call: LlmInvocation, original: Callable[[], object]) -> Callable[[], object]:
+def _closing(
+    call: LlmInvocation, original: Callable[[], object], leave: Callable[[], Any] | None
+) -> Callable[[], object]:
     def close() -> object:
         try:
             return original()
         finally:
-            _leave(call)
+            if _is_left(call):
+                if leave is not None and not iscoroutinefunction(leave):
+                    leave()
+                call.fail_stream(GeneratorExit())
 
     return close
 
 
-def _closing_async(call: LlmInvocation, original: Callable[[], Awaitable[object]]) -> Callable[[], Awaitable[object]]:
+def _closing_async(
+    call: LlmInvocation, original: Callable[[], Awaitable[object]], leave: Callable[[], Any] | None
+) -> Callable[[], Awaitable[object]]:
     async def aclose() -> object:
         try:
             return await original()
         finally:
-            _leave(call)
+            if _is_left(call):
+                if iscoroutinefunction(leave):
+                    await leave()
+                call.fail_stream(GeneratorExit())
 
     return aclose
 
 
-def _leave(call: LlmInvocation) -> None:
-    if current_running.get() is not call:  # otherwise a step of the stream closes it, at its end
-        call.fail_stream(GeneratorExit())
+def _is_left(call: LlmInvocation) -> bool:
+    """Whether its consumer closes it; otherwise a step of the stream does, at its end."""
+    return current_running.get() is not call
 
 
 def _replaced(result: object, name: str, followed: object) -> bool:

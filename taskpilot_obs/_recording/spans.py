@@ -187,10 +187,14 @@ def leave_client_call() -> Token[Context] | None:
     The instrumentation takes a call within a call for the same one, and opens no span for it.
     """
     around = otel_context.get_current()
-    if not any(key.startswith(_CLIENT_CALL) for key in around):
+    if not any(_is_client_call(key) for key in around):
         return None
-    kept = {key: value for key, value in around.items() if not key.startswith(_CLIENT_CALL)}
+    kept = {key: value for key, value in around.items() if not _is_client_call(key)}
     return otel_context.attach(otel_context.Context(kept))
+
+
+def _is_client_call(key: object) -> bool:
+    return isinstance(key, str) and key.startswith(_CLIENT_CALL)  # an application may use keys of any type
 
 
 def detach(token: Token[Context]) -> None:
@@ -200,10 +204,10 @@ def detach(token: Token[Context]) -> None:
 
 def ids_of(identity: trace.SpanContext) -> SpanIds:
     """Return a span's IDs in lower-case hex; empty for the invalid span."""
-    if not identity.is_valid:
+    trace_id, span_id, _, flags, _, is_valid = identity  # a tuple: its properties would cost twice as much
+    if not is_valid:
         return NO_SPAN
-    trace_id, span_id = identity.trace_id.to_bytes(16, "big"), identity.span_id.to_bytes(8, "big")
-    return SpanIds(trace_id.hex(), span_id.hex(), identity.trace_flags.sampled)
+    return SpanIds(trace_id.to_bytes(16, "big").hex(), span_id.to_bytes(8, "big").hex(), flags.sampled)
 
 
 def current_ids() -> SpanIds:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from taskpilot_obs.records import Operation, Record
     from taskpilot_obs.safety.checks import Checks
 
+_MAX_DECLARED = 4_000
+"""How many names are declared again to new components; metrics tell fewer apart, and names may be made at run time."""
+
 
 class Wiring:
     """Installs components in a runtime, and declares the expected names and checks to them.
@@ -65,7 +68,8 @@ class Wiring:
 
     def declare(self, operation: Operation, name: str) -> None:
         """Create the series of this name at 0, so that its first run is visible as an increase."""
-        self._declared[operation, name] = None
+        if len(self._declared) < _MAX_DECLARED:
+            self._declared[operation, name] = None
         self._tell(operation, name)
 
     def _tell(self, operation: Operation, name: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from taskpilot_obs._support.guarded import guarded
+
 _PATIENCE_S = 1.0
 
 
@@ -31,6 +33,34 @@ def renew_in_child(renewable: Renewable) -> None:
 def call_in_child(function: Callable[[], object]) -> None:
     """Call a function in every forked child, before objects are renewed."""
     _functions.append(function)
+
+
+class ForkableLock(Protocol):
+    """A lock of `threading`."""
+
+    def acquire(self, *, timeout: float) -> bool:
+        """Wait for the lock."""
+
+    def release(self) -> None:
+        """Let others in."""
+
+
+class HeldOverFork:
+    """Holds a lock over a fork, so that the child inherits nothing half-updated; waits a second for it at most."""
+
+    def __init__(self) -> None:
+        self._thread = 0
+
+    def hold(self, lock: ForkableLock) -> None:
+        """Wait for the work in progress, before the fork."""
+        if lock.acquire(timeout=_PATIENCE_S):
+            self._thread = threading.get_ident()
+
+    def let_go(self, lock: ForkableLock) -> None:
+        """Go on, in the parent."""
+        if self._thread == threading.get_ident():  # two threads may fork at once
+            self._thread = 0
+            lock.release()
 
 
 class ForkGate:
@@ -75,10 +105,10 @@ class ForkGate:
 
 
 def _renew() -> None:
-    for function in _functions:
-        function()
-    for renewable in list(_renewables):
-        renewable.after_fork()
+    """Renew everything: what fails is logged, and keeps nothing else from being renewed."""
+    for renew in (*_functions, *(renewable.after_fork for renewable in list(_renewables))):
+        with guarded(f"{getattr(renew, '__qualname__', renew)} after a fork"):
+            renew()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from taskpilot_obs.providers.names import canonical, canonical_model
+
+_COLUMNS: Final = {"tenant": "organization_id", "user": "user_id", "model": "model_name", "prompt": "prompt_name"}
+
+
+def column_of(dimension: str) -> str:
+    """The column of a dimension by which calls are grouped: most have its name."""
+    return _COLUMNS.get(dimension, dimension)
 
 
 class Filters(NamedTuple):

@@ -11,7 +11,8 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from typing import Final, NamedTuple
 
 _EXACT: Final = Context(prec=60, rounding=ROUND_HALF_EVEN)
-_PER_NANO: Final = 1_000
+PICO_PER_NANO: Final = 1_000
+"""Trillionths of a USD in a billionth."""
 LIMIT_USD: Final = Decimal(9_000_000_000)
 """The largest amount that one row, or one summary, can hold."""
 MOST_NANO: Final = int(LIMIT_USD) * 10**9
@@ -30,7 +31,7 @@ def from_decimal(amount: Decimal) -> Money:
     Raises:
         ValueError: not a number, or larger than `LIMIT_USD`.
     """
-    return Money(*divmod(to_picos(amount), _PER_NANO))
+    return Money(*divmod(to_picos(amount), PICO_PER_NANO))
 
 
 def to_picos(amount: Decimal) -> int:
@@ -47,5 +48,5 @@ def to_picos(amount: Decimal) -> int:
 
 def to_decimal(nano: int | Decimal | None, rest: int | Decimal | None) -> Decimal:
     """The amount of USD that two columns, or their sums, stand for; nothing (SQL NULL) is 0."""
-    picos = int(nano or 0) * _PER_NANO + int(rest or 0)
+    picos = int(nano or 0) * PICO_PER_NANO + int(rest or 0)
     return _EXACT.scaleb(Decimal(picos), -12)

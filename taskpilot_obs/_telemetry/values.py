@@ -80,7 +80,7 @@ def texts(*values: Any) -> Sequence[str | None]:
     except TypeError:  # an attribute may be a number
         return [*map(stored_text, values)]
     short = len(together) <= MAX_TEXT or max(map(len, told)) <= MAX_TEXT
-    if short and together.isascii() and "\x00" not in together and NONE not in together:
+    if short and "\x00" not in together and NONE not in together and (together.isascii() or _encodable(together)):
         return values
     return [*map(stored_text, values)]
 

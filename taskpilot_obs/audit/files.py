@@ -3,7 +3,8 @@
 audit.jsonl                               written now, by the process that holds the log's lock
 audit.jsonl.20261121T093000.000001Z       a closed segment of it; the names sort by time
 audit.<host>.<pid>.jsonl                  written by any other process: a chain of its own
-audit.recovered.1.jsonl                   the chain that follows a file which could not be continued
+audit.recovered.1.jsonl                   the chain that follows a file which could not be continued; further writers
+                                          of a damaged log write to audit.<host>.<pid>-2.jsonl and so on
 audit.anchors, audit.<host>.<pid>.anchors the heads of each chain; the writer locks this file
 audit.manifest                            closed segments, and those pruned by retention
 audit.torn                                halves of last lines that killed processes left
@@ -21,6 +22,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from platform import node
 from typing import BinaryIO, NamedTuple
 
 from taskpilot_obs.audit.access import DamagedFileError, is_regular, open_to_read
@@ -31,6 +33,7 @@ SUFFIX = ".jsonl"
 MAX_LINE = 64 * 2**20
 """Longer lines are not from this library; the bound keeps memory constant while reading."""
 _TAIL_BLOCK = 65_536
+_RECOVERED = "recovered.1"
 _STAMP = re.compile(r"\d{8}T\d{6}\.\d{6}Z1*")
 _NAME = re.compile(r"(?P<stem>.+?)(?P<writer>\.[A-Za-z0-9-]+\.\d+(?:-\d+)?)?(?:\.jsonl(?P<stamp>\..+)?|\.anchors)")
 
@@ -160,6 +163,22 @@ def find_logs(path: Path | str) -> list[Log]:
     if not logs:
         raise AuditLogError(f"no audit log at {str(path)!r}: give the path of its {SUFFIX} file, or its folder")
     return logs
+
+
+def writer_name(number: int, *, is_recovery: bool) -> str:
+    """The writer of the chain to try next: the log's own, the one that follows if it is damaged, then this process'.
+
+    Args:
+        number: how many were tried.
+        is_recovery: whether one of these cannot be continued.
+    """
+    if number == 0:
+        return ""
+    if number == 1 and is_recovery:  # one for all processes, so that the next start goes on with it
+        return _RECOVERED
+    host = re.sub(r"[^A-Za-z0-9]+", "-", node()).strip("-") or "host"
+    own = f"{host}.{os.getpid()}"
+    return own if number == 1 else f"{own}-{number}"
 
 
 def segment_stamp(now: datetime, chain: Chain) -> str:

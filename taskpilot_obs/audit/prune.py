@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from taskpilot_obs._support.timestamps import utc_text
+from taskpilot_obs._support.timestamps import unix_seconds, utc_text
 from taskpilot_obs.audit.access import open_to_read
 from taskpilot_obs.audit.chain import ChainTip, Digest, digest_with
-from taskpilot_obs.audit.files import Chain, Log, find_logs, last_head, last_line
+from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, find_logs, last_head, last_line
 from taskpilot_obs.audit.lock import is_locked
 from taskpilot_obs.audit.manifest import PRUNE, Note, append, parse_line, read_notes, sealed_note
 from taskpilot_obs.exceptions import AuditLogError
@@ -64,6 +65,16 @@ def _prune_chain(chain: Chain, cutoff: str, digest: Digest | None) -> list[Path]
         chain.anchors.unlink(missing_ok=True)
         removed.append(chain.path)
     return removed
+
+
+def first_time(path: Path) -> float:
+    """When a file's first record was written, in Unix seconds; now if it is unknown."""
+    try:
+        with open_to_read(path) as file:
+            record = parse_line(file.readline(MAX_LINE)) or {}
+        return unix_seconds(record[Field.TIMESTAMP])
+    except (OSError, ValueError, LookupError, TypeError):
+        return time.time()
 
 
 def _last_time(path: Path) -> str:

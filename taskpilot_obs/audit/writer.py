@@ -7,28 +7,26 @@ can report the line. Records then go to a new chain, whose first record states w
 from __future__ import annotations
 
 import os
-import re
 import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from platform import node
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from taskpilot_obs._support.guarded import guarded, logger
 from taskpilot_obs._support.hooks import settled
-from taskpilot_obs._support.timestamps import rfc3339, unix_seconds
+from taskpilot_obs._support.timestamps import rfc3339
 from taskpilot_obs.audit import manifest
-from taskpilot_obs.audit.access import UnfitFileError, open_own, open_to_read
+from taskpilot_obs.audit.access import UnfitFileError, open_own
 from taskpilot_obs.audit.chain import GENESIS, ChainTip, check_line, digest_with, head_of, links, seal
 from taskpilot_obs.audit.encoding import MAX_STRING
-from taskpilot_obs.audit.files import MAX_LINE, Chain, Log, head_before, last_head, last_line, segment_stamp
+from taskpilot_obs.audit.files import Chain, Log, head_before, last_head, last_line, segment_stamp, writer_name
 from taskpilot_obs.audit.lock import same_file, take_lock
-from taskpilot_obs.audit.prune import note, retain
+from taskpilot_obs.audit.prune import first_time, note, retain
 from taskpilot_obs.audit.rows import audit_text
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Attributes, AuditEvent, Origin
-from taskpilot_obs.semconv import Event, Field, WarningCode
+from taskpilot_obs.semconv import Event, WarningCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 
 FOLDER_MODE = 0o700
 _MAX_WRITERS = 100
-_RECOVERED = "recovered"
 _CHUNK = 98_304
 """Bytes written at a time: each write releases the interpreter lock, and larger buffers need new memory each time."""
 
@@ -61,6 +58,18 @@ class AuditOptions(NamedTuple):
     """How many characters of one string are kept."""
 
 
+class _Attempt(NamedTuple):
+    """How an attempt to take a chain ended."""
+
+    is_taken: bool
+    refusal: str | None = None
+    """Why the chain cannot be continued; None if it was taken, or if another writer has it."""
+
+
+_TAKEN = _Attempt(is_taken=True)
+_LOCKED = _Attempt(is_taken=False)
+
+
 class AuditWriter:
     """Appends to the log's main file, or to a separate file if another process has the lock.
 
@@ -74,7 +83,7 @@ class AuditWriter:
     Raises:
         OSError: the folder or a file cannot be created or written.
         UnfitFileError: a file at the log's path is a link, belongs to another user, or others may write or read it.
-        ConfigurationError: this process already has too many writers of the log.
+        ConfigurationError: no file is left for this process: too many have writers, or cannot be continued.
     """
 
     def __init__(
@@ -112,7 +121,7 @@ class AuditWriter:
 
         Raises:
             OSError: some were not written; `written` counts those that were. No incomplete line is left.
-            ConfigurationError: the file had to be reopened, and this process already has too many writers of the log.
+            ConfigurationError: the file had to be reopened, and no file is left for this process.
         """
         self._renew()
         lines: list[str] = []
@@ -186,7 +195,7 @@ class AuditWriter:
         self._close_file()
         self._log.folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
         if self._lock >= 0 and same_file(self._lock, self._chain.anchors):
-            problem = self._go_on(self._head)
+            problem = self._continue_chain(self._head)
             if problem is None:
                 return
         else:
@@ -201,40 +210,40 @@ class AuditWriter:
         Args:
             problem: why this writer's previous chain cannot be continued.
         """
+        refused: list[tuple[Chain, str]] = []
         for number in range(_MAX_WRITERS):
-            chain = self._log.chain(_writer_name(number, is_recovery=problem is not None))
-            refusal = self._try(chain, problem)
-            if refusal is None:
+            chain = self._log.chain(writer_name(number, is_recovery=problem is not None))
+            attempt = self._try(chain, problem)
+            if attempt.is_taken:
+                _report(refused)
                 return
-            problem = problem or refusal or None
+            if attempt.refusal is not None:
+                refused.append((chain, attempt.refusal))
+                problem = problem or attempt.refusal
         raise ConfigurationError(
-            f"audit log {str(self._log.chain().path)!r}: this process writes it {_MAX_WRITERS} times already"
+            f"audit log {str(self._log.chain().path)!r}: no file is left for this process: "
+            f"{_MAX_WRITERS - len(refused)} have a writer already, {len(refused)} cannot be continued; shut down "
+            "exporters that are not needed, and move away files that `taskpilot-obs audit verify` reports"
         )
 
-    def _try(self, chain: Chain, problem: str | None) -> str | None:
-        """Take this chain; return why it cannot be continued, "" if another writer has it, None on success."""
+    def _try(self, chain: Chain, problem: str | None) -> _Attempt:
+        """Take this chain, unless another writer has it or it cannot be continued."""
         try:
             lock = take_lock(chain.anchors)
             if lock is None:
-                return ""
+                return _LOCKED
             self._chain, self._lock = chain, lock
-            refusal = self._go_on(None, problem)
+            refusal = self._continue_chain(None, problem)
         except UnfitFileError as error:
-            if not self._was_open:
+            if not self._was_open or error.filename == str(self._log.manifest):  # which every other chain needs too
                 raise
             refusal = f"{error.filename} {error.strerror}"
-        if refusal is not None:
-            self.abandon()
-            logger.error(
-                "taskpilot_obs: audit log %s: %s. It is left as it is (`taskpilot-obs audit verify` names the line), "
-                "and a new chain begins beside it [%s]",
-                chain.path,
-                refusal,
-                WarningCode.AUDIT_LOG_BROKEN,
-            )
-        return refusal
+        if refusal is None:
+            return _TAKEN
+        self.abandon()
+        return _Attempt(is_taken=False, refusal=refusal)
 
-    def _go_on(self, known: ChainTip | None, problem: str | None = None) -> str | None:
+    def _continue_chain(self, known: ChainTip | None, problem: str | None = None) -> str | None:
         """Open the file of the chain and find its head; return why it cannot be continued, or None.
 
         Args:
@@ -265,7 +274,7 @@ class AuditWriter:
     def _open_file(self, how: int) -> None:
         self._file = open_own(self._chain.path, os.O_RDWR | os.O_APPEND | how)
         self._size = os.fstat(self._file).st_size
-        self._born = _born(self._chain) if self._size else time.time()
+        self._born = first_time(self._chain.path) if self._size else time.time()
 
     def _mend(self) -> bytes:
         """Move an incomplete last line to the `.torn` file; return the last whole line."""
@@ -375,22 +384,13 @@ class AuditWriter:
             os.close(lock)
 
 
-def _writer_name(number: int, *, is_recovery: bool) -> str:
-    """The name of the next chain to try: the log's own, a successor of a damaged one, or one of this process."""
-    if number == 0:
-        return ""
-    if is_recovery:
-        return f"{_RECOVERED}.{number}"
-    host = re.sub(r"[^A-Za-z0-9]+", "-", node()).strip("-") or "host"
-    own = f"{host}.{os.getpid()}"
-    return own if number == 1 else f"{own}-{number}"
-
-
-def _born(chain: Chain) -> float:
-    """When a file's first record was written, in Unix seconds; now if it is unknown."""
-    try:
-        with open_to_read(chain.path) as file:
-            record = manifest.parse_line(file.readline(MAX_LINE)) or {}
-        return unix_seconds(record[Field.TIMESTAMP])
-    except (OSError, ValueError, LookupError, TypeError):
-        return time.time()
+def _report(refused: list[tuple[Chain, str]]) -> None:
+    """Log which chains could not be continued, once another is written instead."""
+    for chain, refusal in refused:
+        logger.error(
+            "taskpilot_obs: audit log %s: %s. It is left as it is (`taskpilot-obs audit verify` names the line), "
+            "and a new chain begins beside it [%s]",
+            chain.path,
+            refusal,
+            WarningCode.AUDIT_LOG_BROKEN,
+        )

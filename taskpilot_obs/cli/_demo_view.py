@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
@@ -18,7 +19,7 @@ from taskpilot_obs._support.visible import printable
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.query import Entry, tail
 from taskpilot_obs.cli._signals_table import signals_view
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column
 from taskpilot_obs.cli._text import escaped_json
 from taskpilot_obs.demo.spend import DemoSpend, Line
 from taskpilot_obs.golden_signals.model import GoldenSignals
@@ -69,11 +70,7 @@ def live_view(frame: Frame) -> RenderableType:
 _SPEND: Final = (
     name_column("agent"),
     name_column("model"),
-    Column("calls"),
-    Column("tokens in", rank=1),
-    Column("tokens out", rank=1),
-    Column("cost"),
-    Column("unpriced", rank=2),
+    *figure_columns({"calls": 0, "tokens in": 1, "tokens out": 1, "cost": 0, "unpriced": 2}),
 )
 
 
@@ -110,7 +107,10 @@ def closing_view(audit_log: Path, program: str, *, failure: Exception | None = N
             else [Text(f"\nThe last failure: {type(failure).__name__}: {printable(failure)}", style="red")]
         ),
         Text.assemble("\nThe audit log is ", (str(audit_log), "cyan"), ". Three records of it, their hashes cut:"),
-        *(Padding(_Folded(escaped_json(_DIGEST.sub(r'"\1…"', to_json(record)))), (0, 0, 0, 2)) for record in records),
+        *(
+            Padding(_Folded(escaped_json(_DIGEST.sub(r'"\1…"', to_json(record)))), (0, 0, 0, 2), expand=False)
+            for record in records
+        ),
         Text("\nWhat to do next:"),
         *_command("is its chain of records whole?", f"{program} audit verify {audit_log}"),
         *_command("that request, in order", f"{program} audit query {audit_log} --request-id {request_id}"),
@@ -133,6 +133,10 @@ class _Folded:
 
     def __init__(self, line: str) -> None:
         self._line = line
+
+    def __rich_measure__(self, _console: Console, options: ConsoleOptions) -> Measurement:
+        width = min(len(self._line), options.max_width)
+        return Measurement(width, width)
 
     def __rich_console__(self, _console: Console, options: ConsoleOptions) -> RenderResult:
         for start in range(0, len(self._line), options.max_width):

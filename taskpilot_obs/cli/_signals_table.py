@@ -10,7 +10,7 @@ from rich.text import Text
 
 from taskpilot_obs._support.figures import UNKNOWN, count, ms, percent, usd
 from taskpilot_obs._support.visible import printable
-from taskpilot_obs.cli._tables import Cell, Column, FittedTable, name_column, whole_column
+from taskpilot_obs.cli._tables import Cell, Column, FittedTable, figure_columns, name_column, whole_column
 from taskpilot_obs.golden_signals.model import GoldenSignals, Interval, SignalStatus
 from taskpilot_obs.golden_signals.wording import NOTHING, WORDINGS, evidence_text, figure_text, headline
 
@@ -29,11 +29,7 @@ _FIVE: Final = (
 )
 _WORKFLOWS: Final = (
     name_column("workflow"),
-    Column("counted runs"),
-    Column("all runs", rank=2),
-    Column("success rate"),
-    Column("p95 latency"),
-    Column("cost per success", rank=1),
+    *figure_columns({"counted runs": 0, "all runs": 2, "success rate": 0, "p95 latency": 0, "cost per success": 1}),
     whole_column("status"),
 )
 

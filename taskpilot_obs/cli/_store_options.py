@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
@@ -85,25 +85,18 @@ class Narrowed:
 
 @dataclass(frozen=True)
 class Dimensions:
-    """Whose calls are asked about."""
+    """Whose calls are asked about, under the names of the filters."""
 
-    tenant: Tenant = None
-    user: User = None
+    tenant_id: Tenant = None
+    user_id: User = None
     agent: Agent = None
     workflow: Workflow = None
     model: Model = None
     provider: Provider = None
 
     def filters(self) -> dict[str, str | None]:
-        """The options under the names of the filters."""
-        return {
-            "tenant_id": self.tenant,
-            "user_id": self.user,
-            "agent": self.agent,
-            "workflow": self.workflow,
-            "model": self.model,
-            "provider": self.provider,
-        }
+        """The filters that the options mean."""
+        return asdict(self)
 
 
 @dataclass(frozen=True)

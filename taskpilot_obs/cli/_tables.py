@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from itertools import chain
 from typing import Final, NamedTuple
@@ -51,6 +51,11 @@ class Column(NamedTuple):
 def name_column(title: str, rank: int = ESSENTIAL, least: int = _NARROWEST_NAME) -> Column:
     """A column of names or sentences, which may wrap."""
     return Column(title, ColumnKind.NAME, rank, least)
+
+
+def figure_columns(ranks: Mapping[str, int]) -> tuple[Column, ...]:
+    """Columns of figures, side by side: their titles, and the rank of each."""
+    return tuple(Column(title, rank=rank) for title, rank in ranks.items())
 
 
 def whole_column(title: str, rank: int = ESSENTIAL) -> Column:

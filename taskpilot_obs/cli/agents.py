@@ -10,7 +10,7 @@ from taskpilot_obs._support.figures import at_least, count, ms, percent, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,13 +61,7 @@ def _print(found: AgentStats | ToolStats, what: str, lines: Mapping[str, RunStat
         return
     columns = (
         name_column(what),
-        Column("runs"),
-        Column("success"),
-        Column("p50", rank=3),
-        Column("p95", rank=1),
-        Column("LLM calls", rank=2),
-        Column("tool calls", rank=4),
-        Column("cost"),
+        *figure_columns({"runs": 0, "success": 0, "p50": 3, "p95": 1, "LLM calls": 2, "tool calls": 4, "cost": 0}),
     )
     title = f"{found.start:%Y-%m-%d %H:%M} to {found.end:%Y-%m-%d %H:%M} UTC"
     show(FittedTable(title, columns, (_row(name, line) for name, line in lines.items()), more="--csv"))

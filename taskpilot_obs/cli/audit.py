@@ -50,22 +50,11 @@ class AuditFormat(StrEnum):
     JSON = "json"
 
 
-Paths = Annotated[list[Path], typer.Argument(help="A log's .jsonl file, or a folder of logs.")]
 LogPath = Annotated[Path, typer.Argument(help="The log's .jsonl file, or a folder of logs.")]
 KeyFile = Annotated[
     Path | None, typer.Option("--key-file", help=f"File that holds the key; without it, ${KEY_VARIABLE} if it is set.")
 ]
-AnchorFile = Annotated[
-    Path | None, typer.Option("--anchors", help="Anchors that were kept elsewhere, one JSON object a line.")
-]
 As = Annotated[AuditFormat, typer.Option("--format", help="How to print.")]
-Heads = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--head", help="A head that was kept elsewhere, SEQ:HASH; of a further process' chain CHAIN:SEQ:HASH."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the reports as JSON, one a line.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -80,11 +69,16 @@ def register(app: typer.Typer) -> None:
 
 def verify(
     *,
-    paths: Paths,
+    paths: Annotated[list[Path], typer.Argument(help="A log's .jsonl file, or a folder of logs.")],
     key_file: KeyFile = None,
-    anchors: AnchorFile = None,
-    head: Heads = None,
-    as_json: AsJson = False,
+    anchors: Annotated[
+        Path | None, typer.Option(help="Anchors that were kept elsewhere, one JSON object a line.")
+    ] = None,
+    head: Annotated[
+        list[str] | None,
+        typer.Option(help="A head that was kept elsewhere, SEQ:HASH; of a further process' chain CHAIN:SEQ:HASH."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the reports as JSON, one a line.")] = False,
 ) -> None:
     """Check the hash chains; name the first bad record of each, and why.
 
@@ -129,17 +123,15 @@ def tail(
 def query(  # noqa: PLR0913  a command line has as many options as it has
     *,
     path: LogPath,
-    request_id: Annotated[str | None, typer.Option("--request-id", help="Only records of this request.")] = None,
-    agent: Annotated[str | None, typer.Option("--agent", help="Only records of this agent.")] = None,
-    status: Annotated[str | None, typer.Option("--status", help="Only records with this status.")] = None,
-    log_type: Annotated[
-        str | None, typer.Option("--log-type", help="Only records of this type: audit, decision or error.")
-    ] = None,
-    event: Annotated[str | None, typer.Option("--event", help="Only records of this event.")] = None,
+    request_id: Annotated[str | None, typer.Option(help="Only records of this request.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only records of this agent.")] = None,
+    status: Annotated[str | None, typer.Option(help="Only records with this status.")] = None,
+    log_type: Annotated[str | None, typer.Option(help="Only records of this type: audit, decision or error.")] = None,
+    event: Annotated[str | None, typer.Option(help="Only records of this event.")] = None,
     tenant: Annotated[
         str | None, typer.Option("--tenant", "--tenant-id", help="Only records of this tenant.", show_default=False)
     ] = None,
-    since: Annotated[str | None, typer.Option("--since", help="Only records of the last 30s, 15m, 1h, 7d, 2w.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only records of the last 30s, 15m, 1h, 7d, 2w.")] = None,
     form: As = AuditFormat.TABLE,
 ) -> None:
     """Print the records that match, in the order of time, of all segments and writers.
@@ -155,7 +147,7 @@ def query(  # noqa: PLR0913  a command line has as many options as it has
 def prune(
     *,
     path: LogPath,
-    keep: Annotated[str, typer.Option("--keep", help="How long records stay: 180d, 26w.")],
+    keep: Annotated[str, typer.Option(help="How long records stay: 180d, 26w.")],
     key_file: KeyFile = None,
 ) -> None:
     """Remove whole old segments, and record it in the manifest, so that the rest still verifies."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, NoReturn
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperCommand
 
 from taskpilot_obs._support.figures import usd
+from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import complain, console, print_json, say, show
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, explained
 
@@ -27,43 +29,85 @@ INTERRUPTED: Final = 130
 RESULTS: Final = Path("taskpilot-bench")
 _MANY: Final = ("--providers", "--tasks")
 
-Providers = Annotated[
-    list[str] | None,
-    typer.Option("--providers", help="[NAME=]PROVIDER/MODEL[@BASE_URL] or [NAME=]MODULE:FUNCTION, one or more."),
-]
-Tasks = Annotated[
-    list[str] | None,
-    typer.Option("--tasks", help="simple, reasoning, navigation or a JSONL file, one or more.  [default: simple]"),
-]
-Items = Annotated[int | None, typer.Option("--items", min=1, help="Only the first items of each task.")]
-Iterations = Annotated[
-    int | None, typer.Option("--iterations", min=1, help="How often each arm gets each item.  [default: 5]")
-]
-Concurrency = Annotated[
-    int | None, typer.Option("--concurrency", min=1, help="Closed loop: calls at a time.  [default: 4]")
-]
-Rate = Annotated[str | None, typer.Option("--rate", help="Open loop instead: calls per second, such as 2/s.")]
-Arrivals = Annotated[str, typer.Option("--arrivals", help="Of an open loop: poisson or constant.")]
-WarmUp = Annotated[int, typer.Option("--warm-up", min=0, help="Calls of each arm before the measurement.")]
-MaxCost = Annotated[str | None, typer.Option("--max-cost", help="USD at most; a budget refuses what would exceed it.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of the order and the arrivals.")]
-Retries = Annotated[int, typer.Option("--retries", min=0, help="Attempts beyond the first.")]
-RetriesCount = Annotated[
-    bool, typer.Option("--retries-in-latency/--retries-out-of-latency", help="Whether latency begins before retries.")
-]
-VaryPrefix = Annotated[bool, typer.Option("--vary-prefix", help="Keep the providers' prompt caches from answering.")]
-Timeout = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds that a call may take.")]
-Goodput = Annotated[
-    list[str] | None,
-    typer.Option("--goodput", help="MEASURE:MS that a good call keeps, such as request_latency:2000."),
-]
-Prices = Annotated[list[Path] | None, typer.Option("--prices", help="A file of your own prices.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of the results.  [default: taskpilot-bench/RUN]")]
-Resume = Annotated[Path | None, typer.Option("--resume", help="Go on with the run in this folder.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Print calls, tokens and cost by arm, and ask nothing.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask where the plan may cost more than --max-cost.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit 1 if an arm could not be asked, or never succeeded.")]
-Demo = Annotated[bool, typer.Option("--demo", help="Compare three pretend providers on this machine; no key.")]
+
+@dataclass(frozen=True)
+class Workload:
+    """What is asked, how often and how fast."""
+
+    items: Annotated[int | None, typer.Option(min=1, help="Only the first items of each task.")] = None
+    iterations: Annotated[int | None, typer.Option(min=1, help="How often each arm gets each item.  [default: 5]")] = (
+        None
+    )
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Closed loop: calls at a time.  [default: 4]")] = None
+    rate: Annotated[str | None, typer.Option(help="Open loop instead: calls per second, such as 2/s.")] = None
+    arrivals: Annotated[str, typer.Option(help="Of an open loop: poisson or constant.")] = "poisson"
+    warm_up: Annotated[int, typer.Option(min=0, help="Calls of each arm before the measurement.")] = 1
+    max_cost: Annotated[str | None, typer.Option(help="USD at most; a budget refuses what would exceed it.")] = None
+    seed: Annotated[int, typer.Option(help="Of the order and the arrivals.")] = 0
+
+    def options(self, *, demo: bool) -> dict[str, Any]:
+        """The options of the plan; a demo asks each item once."""
+        return {
+            "items": self.items,
+            "iterations": self.iterations or (1 if demo else 5),
+            "concurrency": self.concurrency or (8 if demo else 4),
+            "rate_per_s": None if self.rate is None else _rate(self.rate),
+            "arrivals": self.arrivals,
+            "warm_up": self.warm_up,
+            "max_cost_usd": self.max_cost,
+            "seed": self.seed,
+        }
+
+
+@dataclass(frozen=True)
+class EachCall:
+    """How each call is made and judged."""
+
+    retries: Annotated[int, typer.Option(min=0, help="Attempts beyond the first.")] = 2
+    retries_in_latency: Annotated[
+        bool,
+        typer.Option("--retries-in-latency/--retries-out-of-latency", help="Whether latency begins before retries."),
+    ] = True
+    vary_prefix: Annotated[
+        bool, typer.Option("--vary-prefix", help="Keep the providers' prompt caches from answering.")
+    ] = False
+    timeout: Annotated[float, typer.Option(min=0.001, help="Seconds that a call may take.")] = 120.0
+    goodput: Annotated[
+        list[str] | None,
+        typer.Option(help="MEASURE:MS that a good call keeps, such as request_latency:2000."),
+    ] = None
+
+    def options(self) -> dict[str, Any]:
+        """The options of the plan."""
+        return {
+            "retries": self.retries,
+            "retries_in_latency": self.retries_in_latency,
+            "vary_prefix": self.vary_prefix,
+            "timeout_s": self.timeout,
+            "objectives": dict(map(_objective, self.goodput or ())),
+        }
+
+
+@dataclass(frozen=True)
+class Mode:
+    """What the command does with the plan."""
+
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print calls, tokens and cost by arm, and ask nothing.")
+    ] = False
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask where the plan may cost more than --max-cost.")] = False
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit 1 if an arm could not be asked, or never succeeded.")
+    ] = False
+    demo: Annotated[bool, typer.Option("--demo", help="Compare three pretend providers on this machine; no key.")] = (
+        False
+    )
+    as_json: AsJson = False
+
+
+WORKLOAD: Final = Workload()
+EACH_CALL: Final = EachCall()
+MODE: Final = Mode()
 
 
 class ManyValues(TyperCommand):
@@ -90,57 +134,33 @@ def _repeated(args: Sequence[str]) -> Iterator[str]:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="bench", cls=ManyValues)(bench)
+    app.command(name="bench", cls=ManyValues)(grouped(bench))
 
 
 def bench(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    providers: Providers = None,
-    tasks: Tasks = None,
-    items: Items = None,
-    iterations: Iterations = None,
-    concurrency: Concurrency = None,
-    rate: Rate = None,
-    arrivals: Arrivals = "poisson",
-    warm_up: WarmUp = 1,
-    max_cost: MaxCost = None,
-    seed: Seed = 0,
-    retries: Retries = 2,
-    retries_in_latency: RetriesCount = True,
-    vary_prefix: VaryPrefix = False,
-    timeout: Timeout = 120.0,
-    goodput: Goodput = None,
-    prices: Prices = None,
-    out: Out = None,
-    resume: Resume = None,
-    dry_run: DryRun = False,
-    yes: Yes = False,
-    strict: Strict = False,
-    demo: Demo = False,
+    providers: Annotated[
+        list[str] | None,
+        typer.Option(help="[NAME=]PROVIDER/MODEL[@BASE_URL] or [NAME=]MODULE:FUNCTION, one or more."),
+    ] = None,
+    tasks: Annotated[
+        list[str] | None,
+        typer.Option(help="simple, reasoning, navigation or a JSONL file, one or more.  [default: simple]"),
+    ] = None,
+    workload: Workload = WORKLOAD,
+    each_call: EachCall = EACH_CALL,
+    prices: Annotated[list[Path] | None, typer.Option(help="A file of your own prices.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the results.  [default: taskpilot-bench/RUN]")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with the run in this folder.")] = None,
+    mode: Mode = MODE,
     store: StoreUrl = None,
-    as_json: AsJson = False,
 ) -> None:
     """Ask several models or agents the same tasks in turn, and compare correctness, latency and cost."""
-    options = {
-        "items": items,
-        "iterations": iterations or (1 if demo else 5),
-        "concurrency": concurrency or (8 if demo else 4),
-        "rate_per_s": None if rate is None else _rate(rate),
-        "arrivals": arrivals,
-        "warm_up": warm_up,
-        "max_cost_usd": max_cost,
-        "seed": seed,
-        "retries": retries,
-        "retries_in_latency": retries_in_latency,
-        "vary_prefix": vary_prefix,
-        "timeout_s": timeout,
-        "objectives": dict(map(_objective, goodput or ())),
-    }
-    asked = _Asked(providers or [], tasks, options, prices or [])
-    with explained(), _with_demo(asked, seed) if demo else nullcontext(asked) as asked:
+    asked = _Asked(providers or [], tasks, workload.options(demo=mode.demo) | each_call.options(), prices or [])
+    with explained(), _with_demo(asked, workload.seed) if mode.demo else nullcontext(asked) as asked:
         plan, folder = _plan(asked, out, resume)
         with closing(_session(plan, folder, store, asked.prices)) as session:
-            code = _go(session, dry_run=dry_run, yes=yes, strict=strict, as_json=as_json, demo=demo)
+            code = _go(session, mode)
     raise typer.Exit(code)
 
 
@@ -212,17 +232,17 @@ def _session(plan: Plan, folder: Path, store: str | None, prices: Sequence[Path]
     )
 
 
-def _go(session: Session, *, dry_run: bool, yes: bool, strict: bool, as_json: bool, demo: bool) -> int:
+def _go(session: Session, mode: Mode) -> int:
     from taskpilot_obs.cli._bench_view import estimate_table, report_view, truths_view  # needs scipy
 
-    if not as_json or dry_run:
-        estimates = _estimates(session, with_failed=dry_run)
+    if not mode.as_json or mode.dry_run:
+        estimates = _estimates(session, with_failed=mode.dry_run)
         show(estimate_table(estimates))
         for name, why in session.failed.items():
             complain(f"{name} is not asked: {why}")
-        if dry_run:
-            return FAILED if strict and session.failed else 0
-        _ask_about(estimates, session.plan, yes=yes)
+        if mode.dry_run:
+            return FAILED if mode.strict and session.failed else 0
+        _ask_about(estimates, session.plan, yes=mode.yes)
     try:
         with _bars(session) as bars:
             result = session.run([bars])
@@ -230,14 +250,14 @@ def _go(session: Session, *, dry_run: bool, yes: bool, strict: bool, as_json: bo
         complain(f"interrupted; go on with: taskpilot-obs bench --resume {_folder(session)}")
         return INTERRUPTED
     _write(session, result)
-    if as_json:
+    if mode.as_json:
         print_json(result.report.model_dump_json(indent=2))
     else:
         show(*report_view(result.report))
-        if demo:
+        if mode.demo:
             show(truths_view(result.report))
         say(f"results: {_folder(session)} (report.html, report.md, report.json, calls.jsonl)")
-    return FAILED if strict and _has_failed(result) else 0
+    return FAILED if mode.strict and _has_failed(result) else 0
 
 
 def _estimates(session: Session, *, with_failed: bool) -> tuple[Estimate, ...]:

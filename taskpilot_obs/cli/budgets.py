@@ -13,22 +13,12 @@ from taskpilot_obs._support.figures import count, percent, usd
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import TABLE, OutputFormat, StoreUrl, explained
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column, whole_column
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from taskpilot_obs.budgets import BudgetStatus
-
-File = Annotated[
-    list[Path],
-    typer.Option(
-        "--file",
-        "-f",
-        envvar="TASKPILOT_OBS_BUDGETS",
-        help="TOML or YAML file of budgets; may be given more than once.",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +26,20 @@ def register(app: typer.Typer) -> None:
     app.command(name="budgets")(grouped(budgets))
 
 
-def budgets(*, file: File, store: StoreUrl = None, form: OutputFormat = TABLE) -> None:
+def budgets(
+    *,
+    file: Annotated[
+        list[Path],
+        typer.Option(
+            "--file",
+            "-f",
+            envvar="TASKPILOT_OBS_BUDGETS",
+            help="TOML or YAML file of budgets; may be given more than once.",
+        ),
+    ],
+    store: StoreUrl = None,
+    form: OutputFormat = TABLE,
+) -> None:
     """Print the state of budgets in the telemetry store: spent, assumed, left, reset, projection."""
     with explained():
         from taskpilot_obs.budgets import budget_status, load_budgets
@@ -67,13 +70,7 @@ _COLUMNS = (
     name_column("budget"),
     whole_column("period", rank=4),
     whole_column("action", rank=2),
-    Column("limit"),
-    Column("used"),
-    Column("of limit"),
-    Column("assumed", rank=6),
-    Column("reserved", rank=3),
-    Column("left", rank=1),
-    Column("projected", rank=5),
+    *figure_columns({"limit": 0, "used": 0, "of limit": 0, "assumed": 6, "reserved": 3, "left": 1, "projected": 5}),
     whole_column("resets at", rank=4),
 )
 

@@ -10,22 +10,18 @@ from taskpilot_obs._support.figures import count, ms, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column, whole_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import Call
 
-Most = Annotated[int, typer.Option("--limit", min=1, max=1_000, help="Most calls to list.")]
-WithStatus = Annotated[str | None, typer.Option("--status", help="Only calls that ended like this: error, timeout, …")]
 
 _COLUMNS = (
     whole_column("ended (UTC)"),
     name_column("model", least=6),
     whole_column("status"),
     name_column("agent", rank=3),
-    Column("tokens", rank=2),
-    Column("cost"),
-    Column("took", rank=1),
+    *figure_columns({"tokens": 2, "cost": 0, "took": 1}),
     whole_column("request"),
 )
 _FIGURES = (
@@ -43,8 +39,8 @@ def calls(
     *,
     span: options.Span = options.OF_A_DAY,
     dimensions: options.Dimensions = options.ANYONE,
-    status: WithStatus = None,
-    limit: Most = 50,
+    status: Annotated[str | None, typer.Option(help="Only calls that ended like this: error, timeout, …")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1_000, help="Most calls to list.")] = 50,
     form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print single LLM calls, newest first, with the request that each belongs to."""

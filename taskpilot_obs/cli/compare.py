@@ -18,7 +18,7 @@ from taskpilot_obs.cli._store_options import (
     explained,
     say_incomplete,
 )
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import Column, FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare import Arm, ComparedGroup, Comparison, Effect, VariantsReport
@@ -26,24 +26,6 @@ if TYPE_CHECKING:
 
 BROKEN = 3
 _SECONDARY = ("cost", "p95", "correctness")
-By = Annotated[str, typer.Option("--by", help="model, provider, prompt_name, agent, variant or period.")]
-Against = Annotated[
-    str | None,
-    typer.Option("--against", help="With --by period: the other one: 2026-10.  [default: just before]"),
-]
-Within = Annotated[str | None, typer.Option("--within", help="The work that must be the same: prompt_name or agent.")]
-Name = Annotated[str | None, typer.Option("--experiment", help="Compare the variants of this experiment instead.")]
-Shares = Annotated[
-    list[str] | None,
-    typer.Option("--share", help="VARIANT=SHARE as it was planned, the control first; equal shares by default."),
-]
-Guardrails = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--guardrail", help="MEASURE=LIMIT, such as cost=0.2: exit 3 if a variant is worse by more, for cron."
-    ),
-]
-Primary = Annotated[str, typer.Option("--primary", help="The measure that decides: success, cost, p95, correctness, …")]
 
 
 def register(app: typer.Typer) -> None:
@@ -53,15 +35,26 @@ def register(app: typer.Typer) -> None:
 
 def compare(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    by: By = "model",
-    within: Within = None,
-    experiment: Name = None,
-    share: Shares = None,
-    primary: Primary = "success",
-    guardrail: Guardrails = None,
+    by: Annotated[str, typer.Option(help="model, provider, prompt_name, agent, variant or period.")] = "model",
+    within: Annotated[str | None, typer.Option(help="The work that must be the same: prompt_name or agent.")] = None,
+    experiment: Annotated[str | None, typer.Option(help="Compare the variants of this experiment instead.")] = None,
+    share: Annotated[
+        list[str] | None,
+        typer.Option(help="VARIANT=SHARE as it was planned, the control first; equal shares by default."),
+    ] = None,
+    primary: Annotated[
+        str, typer.Option(help="The measure that decides: success, cost, p95, correctness, …")
+    ] = "success",
+    guardrail: Annotated[
+        list[str] | None,
+        typer.Option(help="MEASURE=LIMIT, such as cost=0.2: exit 3 if a variant is worse by more, for cron."),
+    ] = None,
     store: StoreUrl = None,
     period: Period = "30d",
-    against: Against = None,
+    against: Annotated[
+        str | None,
+        typer.Option(help="With --by period: the other one: 2026-10.  [default: just before]"),
+    ] = None,
     tenant: Tenant = None,
     where: Where = None,
     as_json: AsJson = False,
@@ -150,16 +143,20 @@ def _share(text: str) -> tuple[str, float]:
 def _show_groups(found: Comparison) -> None:
     columns = (
         name_column(found.by),
-        Column("rank"),
-        Column("requests"),
-        Column("success"),
-        Column("p50", rank=2),
-        Column("p95"),
-        Column("first token", rank=3),
-        Column("per call"),
-        Column("per success", rank=1),
-        Column("per correct", rank=3),
-        Column("priced", rank=2),
+        *figure_columns(
+            {
+                "rank": 0,
+                "requests": 0,
+                "success": 0,
+                "p50": 2,
+                "p95": 0,
+                "first token": 3,
+                "per call": 0,
+                "per success": 1,
+                "per correct": 3,
+                "priced": 2,
+            }
+        ),
     )
     show(FittedTable(f"LLM calls by {found.by}", columns, map(_group_cells, found.groups)))
     unranked = [group.name for group in found.groups if group.not_comparable]
@@ -190,12 +187,7 @@ def _group_cells(group: ComparedGroup) -> tuple[object, ...]:
 def _show_variants(found: VariantsReport) -> None:
     arms = (
         name_column("variant"),
-        Column("units"),
-        Column("tasks"),
-        Column("success"),
-        Column("per task"),
-        Column("p95"),
-        Column("correct", rank=1),
+        *figure_columns({"units": 0, "tasks": 0, "success": 0, "per task": 0, "p95": 0, "correct": 1}),
     )
     show(FittedTable(f"Variants of {found.experiment}", arms, map(_arm_cells, found.arms)))
     effects = (

@@ -14,20 +14,10 @@ from taskpilot_obs._support.figures import count, known_cost, percent, share, us
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import console, say, show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import Column, FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary
-
-Watch = Annotated[
-    float | None,
-    typer.Option("--watch", min=0.1, help="Refresh every this many seconds: the rate and its projections."),
-]
-Times = Annotated[int | None, typer.Option("--times", min=1, help="With --watch: stop after this many refreshes.")]
-Window = Annotated[str, typer.Option("--window", help="With --watch: the period that the rate is measured over.")]
-Zone = Annotated[
-    str, typer.Option("--timezone", help="With --watch: the time zone of day and month, such as Europe/Berlin.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -39,10 +29,15 @@ def costs(
     *,
     span: options.Span = options.OF_A_MONTH,
     narrowed: options.Narrowed = options.EVERYTHING,
-    watch: Watch = None,
-    times: Times = None,
-    window: Window = "15m",
-    timezone: Zone = "UTC",
+    watch: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Refresh every this many seconds: the rate and its projections."),
+    ] = None,
+    times: Annotated[int | None, typer.Option(min=1, help="With --watch: stop after this many refreshes.")] = None,
+    window: Annotated[str, typer.Option(help="With --watch: the period that the rate is measured over.")] = "15m",
+    timezone: Annotated[
+        str, typer.Option(help="With --watch: the time zone of day and month, such as Europe/Berlin.")
+    ] = "UTC",
     form: options.OutputFormat = options.TABLE,
 ) -> None:
     """Print where the money went, by provider, model, agent and tenant; with --watch, where it goes now."""
@@ -89,10 +84,7 @@ def _show(found: CostBreakdown) -> None:
 def _shares(title: str, shares: dict[str, CostShare]) -> RenderableType:
     columns = (
         name_column(title),
-        Column("requests"),
-        Column("cost"),
-        Column("of all", rank=1),
-        Column("per request", rank=2),
+        *figure_columns({"requests": 0, "cost": 0, "of all": 1, "per request": 2}),
     )
     rows = (
         (

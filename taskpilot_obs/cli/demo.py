@@ -39,15 +39,15 @@ def register(app: typer.Typer) -> None:
 
 def demo(
     *,
-    seconds: Annotated[float, typer.Option("--seconds", min=0.1, help="For how long requests arrive.")] = 18.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="For how long requests arrive.")] = 18.0,
     serve: Annotated[bool, typer.Option("--serve", help="Go on until Ctrl-C, and serve the pages.")] = False,
     live: Annotated[
         bool, typer.Option("--live", help="Ask the real provider of OPENAI_API_KEY or ANTHROPIC_API_KEY: costs money.")
     ] = False,
     decorators: Annotated[bool, typer.Option("--decorators", help="The service without LangGraph.")] = False,
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Of /metrics; 0 takes any free one.")] = 0,
-    directory: Annotated[Path, typer.Option("--directory", help="Where the audit log goes.")] = Path(".demo"),
-    svg: Annotated[Path | None, typer.Option("--svg", help="Also draw the last screen into this file.")] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of /metrics; 0 takes any free one.")] = 0,
+    directory: Annotated[Path, typer.Option(help="Where the audit log goes.")] = Path(".demo"),
+    svg: Annotated[Path | None, typer.Option(help="Also draw the last screen into this file.")] = None,
 ) -> None:
     """Run a pretend service of three agents under load and watch its golden signals; no key, no network."""
     audit_log = directory / "audit.jsonl"

@@ -3,38 +3,35 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 from rich.text import Text
 
-from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs._support.visible import printable
+from taskpilot_obs.cli._credentials import ANONYMOUS, Credentials
+from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import console, print_json
 from taskpilot_obs.cli._store_options import explained
 from taskpilot_obs.doctor import Finding, Level, diagnose
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.golden_signals.http import TIMEOUT_S, Access
 
 _STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="doctor")(doctor)
+    app.command(name="doctor")(grouped(doctor))
 
 
-def doctor(  # noqa: PLR0913  a command line has as many options as it has
+def doctor(
     *,
-    url: Annotated[
-        str | None, typer.Option("--url", help="A running /metrics, such as http://127.0.0.1:9464/metrics.")
-    ] = None,
-    prometheus: Annotated[str | None, typer.Option("--prometheus", help="Base URL of a Prometheus server.")] = None,
-    store: Annotated[str | None, typer.Option("--store", help="URL of a telemetry store.")] = None,
+    url: Annotated[str | None, typer.Option(help="A running /metrics, such as http://127.0.0.1:9464/metrics.")] = None,
+    prometheus: Annotated[str | None, typer.Option(help="Base URL of a Prometheus server.")] = None,
+    store: Annotated[str | None, typer.Option(help="URL of a telemetry store.")] = None,
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, help="How many processes serve; by default read from WEB_CONCURRENCY."),
+        typer.Option(min=1, help="How many processes serve; by default read from WEB_CONCURRENCY."),
     ] = None,
     environment: Annotated[
         bool | None,
@@ -46,10 +43,7 @@ def doctor(  # noqa: PLR0913  a command line has as many options as it has
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 for warnings, too.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON.")] = False,
-    bearer_token_file: Annotated[
-        Path | None, typer.Option("--bearer-token-file", help="File that holds a bearer token for both URLs.")
-    ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")] = TIMEOUT_S,
+    credentials: Credentials = ANONYMOUS,
 ) -> None:
     """Check /metrics (--url), a Prometheus server (--prometheus), a store (--store), or else this shell's environment.
 
@@ -59,14 +53,13 @@ def doctor(  # noqa: PLR0913  a command line has as many options as it has
     if workers is not None and not here:
         raise typer.BadParameter("--workers is checked against the environment of this shell: add --environment")
     try:
-        access = Access(bearer_token=_token(bearer_token_file), timeout_s=timeout)
         with explained():
             found = diagnose(
                 metrics_url=url,
                 prometheus=prometheus,
                 store=store,
                 workers=workers,
-                access=access,
+                access=credentials.access(),
                 environment=here,
                 integrations=here,
             )
@@ -89,12 +82,3 @@ def _show(found: list[Finding], *, as_json: bool) -> None:
         out.print(line, soft_wrap=True)
         if finding.remedy:
             out.print(Text(f"         -> {printable(finding.remedy)}"), soft_wrap=True)
-
-
-def _token(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--bearer-token-file cannot be read: {reason_of(error)}") from error

@@ -11,11 +11,6 @@ import typer
 from taskpilot_obs.cli._output import print_json, say, working
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, explained
 
-User = Annotated[str | None, typer.Option("--user", help="Erase what carries this user_id.")]
-Tenant = Annotated[str | None, typer.Option("--tenant", help="Erase what carries this tenant_id.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Count what would be erased, and change nothing.")]
-AuditLog = Annotated[Path | None, typer.Option("--audit-log", help="Also list the records of this audit log.")]
-SpoolDir = Annotated[Path | None, typer.Option("--spool-dir", help="Where records wait, if not in the default folder.")]
 LEFT = 1
 
 
@@ -26,12 +21,12 @@ def register(app: typer.Typer) -> None:
 
 def erase(
     *,
-    user: User = None,
-    tenant: Tenant = None,
+    user: Annotated[str | None, typer.Option(help="Erase what carries this user_id.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="Erase what carries this tenant_id.")] = None,
     store: StoreUrl = None,
-    audit_log: AuditLog = None,
-    spool_dir: SpoolDir = None,
-    dry_run: DryRun = False,
+    audit_log: Annotated[Path | None, typer.Option(help="Also list the records of this audit log.")] = None,
+    spool_dir: Annotated[Path | None, typer.Option(help="Where records wait, if not in the default folder.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Count what would be erased, and change nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Erase rows, summaries, feedback, budgets and waiting records of one user or tenant, and list what is left.

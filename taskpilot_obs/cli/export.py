@@ -11,12 +11,6 @@ from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, working
 
-Output = Annotated[Path, typer.Argument(help="The file to write. A file that is there is replaced.")]
-AsFormat = Annotated[
-    Literal["csv", "parquet", "focus"] | None,
-    typer.Option("--format", help="csv or parquet: a line a call; focus: costs by day.  [default: as FILE ends]"),
-]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
@@ -24,9 +18,12 @@ def register(app: typer.Typer) -> None:
 
 
 def export(
-    output: Output,
+    output: Annotated[Path, typer.Argument(help="The file to write. A file that is there is replaced.")],
     *,
-    format: AsFormat = None,  # noqa: A002  the name of the option
+    format: Annotated[  # noqa: A002  the name of the option
+        Literal["csv", "parquet", "focus"] | None,
+        typer.Option(help="csv or parquet: a line a call; focus: costs by day.  [default: as FILE ends]"),
+    ] = None,
     span: options.Span = options.OF_A_MONTH,
     narrowed: options.Narrowed = options.EVERYTHING,
 ) -> None:

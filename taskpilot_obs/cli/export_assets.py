@@ -21,31 +21,26 @@ class Format(StrEnum):
     KUBERNETES = "kubernetes"
 
 
-Target = Annotated[Path, typer.Argument(help="Folder to write to; it is created if it does not exist.")]
-AsFormat = Annotated[
-    Format,
-    typer.Option("--format", help="files: for servers on this machine; kubernetes: for the Prometheus operator."),
-]
-Namespace = Annotated[str, typer.Option("--namespace", help="Namespace of the Kubernetes objects.")]
-Labels = Annotated[
-    list[str] | None,
-    typer.Option("--label", help="NAME=VALUE that your operator selects objects by, e.g. release=prometheus."),
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace exported files that were changed there.")]
-
-
 def register(app: typer.Typer) -> None:
     """Add the command."""
     app.command(name="export-assets")(export)
 
 
 def export(
-    target: Target,
+    target: Annotated[Path, typer.Argument(help="Folder to write to; it is created if it does not exist.")],
     *,
-    format: AsFormat = Format.FILES,  # noqa: A002  the name of the option
-    namespace: Namespace = "monitoring",
-    label: Labels = None,
-    overwrite: Overwrite = False,
+    format: Annotated[  # noqa: A002  the name of the option
+        Format,
+        typer.Option(help="files: for servers on this machine; kubernetes: for the Prometheus operator."),
+    ] = Format.FILES,
+    namespace: Annotated[str, typer.Option(help="Namespace of the Kubernetes objects.")] = "monitoring",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME=VALUE that your operator selects objects by, e.g. release=prometheus."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace exported files that were changed there.")
+    ] = False,
 ) -> None:
     """Write rules, dashboards and server configuration to a folder, and print how to load them."""
     try:

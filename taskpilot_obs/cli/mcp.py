@@ -23,14 +23,14 @@ def mcp(
     store: StoreUrl = None,
     tokens: Annotated[
         Path | None,
-        typer.Option("--tokens", envvar="TASKPILOT_OBS_TOKENS", help="File made by `taskpilot-obs token create`."),
+        typer.Option(envvar="TASKPILOT_OBS_TOKENS", help="File made by `taskpilot-obs token create`."),
     ] = None,
     token: Annotated[
-        str | None, typer.Option("--token", envvar=TOKEN_VARIABLE, help="Whose answers to give; needs --tokens.")
+        str | None, typer.Option(envvar=TOKEN_VARIABLE, help="Whose answers to give; needs --tokens.")
     ] = None,
     budgets: Annotated[
         list[Path] | None,
-        typer.Option("--budgets", envvar="TASKPILOT_OBS_BUDGETS", help="TOML or YAML file of budgets to tell about."),
+        typer.Option(envvar="TASKPILOT_OBS_BUDGETS", help="TOML or YAML file of budgets to tell about."),
     ] = None,
 ) -> None:
     """Let an agent ask about agents: golden signals, statistics, costs, budgets, calls; read-only, for MCP clients."""

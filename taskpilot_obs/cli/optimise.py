@@ -16,7 +16,6 @@ from taskpilot_obs.cli._tables import Column, FittedTable, name_column
 if TYPE_CHECKING:
     from taskpilot_obs.compare.optimising import Saving, Savings
 
-Prices = Annotated[list[Path] | None, typer.Option("--prices", help="A file of your own prices.")]
 _FIELDS = (
     "kind",
     "subject",
@@ -40,7 +39,7 @@ def optimise(
     store: StoreUrl = None,
     period: Period = "30d",
     tenant: Tenant = None,
-    prices: Prices = None,
+    prices: Annotated[list[Path] | None, typer.Option(help="A file of your own prices.")] = None,
     limit: Limit = None,
     form: OutputFormat = TABLE,
 ) -> None:

@@ -4,75 +4,86 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Never
+from typing import Annotated, Any, Final, Never
 
 import typer
+from typer.models import OptionInfo
 
+from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import complain, print_json, say
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.pricing import Explanation, PriceTable, Rate
+from taskpilot_obs.records import Usage
 from taskpilot_obs.settings import price_files
 from taskpilot_obs.usage import from_counts
 from taskpilot_obs.usage.values import MAX_TOKENS
 
-Model = Annotated[
-    str | None, typer.Argument(help="The model, with or without its provider: gpt-4o, anthropic/claude-…")
-]
-Given = Annotated[int, typer.Option("--input", min=0, max=MAX_TOKENS, help="Input tokens, cached ones included.")]
-Generated = Annotated[int, typer.Option("--output", min=0, max=MAX_TOKENS, help="Output tokens, reasoning included.")]
-CacheRead = Annotated[
-    int | None, typer.Option("--cache-read", min=0, max=MAX_TOKENS, help="Of the input: read from the cache.")
-]
-CacheWrite = Annotated[
-    int | None, typer.Option("--cache-write", min=0, max=MAX_TOKENS, help="Of the input: written to the cache.")
-]
-CacheWrite1h = Annotated[
-    int | None, typer.Option("--cache-write-1h", min=0, max=MAX_TOKENS, help="Of these: kept for an hour.")
-]
-AudioIn = Annotated[int | None, typer.Option("--input-audio", min=0, max=MAX_TOKENS, help="Of the input: audio.")]
-AudioOut = Annotated[int | None, typer.Option("--output-audio", min=0, max=MAX_TOKENS, help="Of the output: audio.")]
-Provider = Annotated[str | None, typer.Option("--provider", help="Who serves it; without it the model's name tells.")]
-Tier = Annotated[str | None, typer.Option("--tier", help="Service tier: flex, priority, batch.")]
-At = Annotated[
-    datetime | None,
-    typer.Option("--at", help="Prices of that day (UTC) instead of today's.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
-]
-Files = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--prices",
-        help="Own prices and aliases, TOML or YAML; repeatable. By default those of TASKPILOT_OBS_PRICES.",
-        show_default=False,
-    ),
-]
-ListOf = Annotated[str | None, typer.Option("--list", help="List the models of this provider with their rates.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+def _tokens(option: str, told: str) -> OptionInfo:
+    """An option that takes a number of tokens."""
+    found: OptionInfo = typer.Option(option, min=0, max=MAX_TOKENS, help=told)
+    return found
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """The tokens of a call, under the names of `from_counts`."""
+
+    input_tokens: Annotated[int, _tokens("--input", "Input tokens, cached ones included.")] = 0
+    output_tokens: Annotated[int, _tokens("--output", "Output tokens, reasoning included.")] = 0
+    cache_read_tokens: Annotated[int | None, _tokens("--cache-read", "Of the input: read from the cache.")] = None
+    cache_write_tokens: Annotated[int | None, _tokens("--cache-write", "Of the input: written to the cache.")] = None
+    cache_write_1h_tokens: Annotated[int | None, _tokens("--cache-write-1h", "Of these: kept for an hour.")] = None
+    input_audio_tokens: Annotated[int | None, _tokens("--input-audio", "Of the input: audio.")] = None
+    output_audio_tokens: Annotated[int | None, _tokens("--output-audio", "Of the output: audio.")] = None
+
+    def usage(self) -> Usage:
+        """The usage that the options mean.
+
+        Raises:
+            BadParameter: a detail exceeds its total.
+        """
+        usage, inconsistent = from_counts(**asdict(self))
+        if inconsistent:
+            raise typer.BadParameter("the details exceed their total: --input and --output include them")
+        return usage
+
+
+NO_TOKENS: Final = TokenCounts()
 
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="price")(price)
+    app.command(name="price")(grouped(price))
 
 
-def price(  # noqa: PLR0913  a command line has as many options as it has
-    model: Model = None,
+def price(
+    model: Annotated[
+        str | None, typer.Argument(help="The model, with or without its provider: gpt-4o, anthropic/claude-…")
+    ] = None,
     *,
-    given: Given = 0,
-    generated: Generated = 0,
-    cache_read: CacheRead = None,
-    cache_write: CacheWrite = None,
-    cache_write_1h: CacheWrite1h = None,
-    input_audio: AudioIn = None,
-    output_audio: AudioOut = None,
-    provider: Provider = None,
-    tier: Tier = None,
-    at: At = None,
-    prices: Files = None,
-    list_of: ListOf = None,
-    as_json: AsJson = False,
+    tokens: TokenCounts = NO_TOKENS,
+    provider: Annotated[str | None, typer.Option(help="Who serves it; without it the model's name tells.")] = None,
+    tier: Annotated[str | None, typer.Option(help="Service tier: flex, priority, batch.")] = None,
+    at: Annotated[
+        datetime | None,
+        typer.Option(help="Prices of that day (UTC) instead of today's.", formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M"]),
+    ] = None,
+    prices: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Own prices and aliases, TOML or YAML; repeatable. By default those of TASKPILOT_OBS_PRICES.",
+            show_default=False,
+        ),
+    ] = None,
+    list_of: Annotated[
+        str | None, typer.Option("--list", help="List the models of this provider with their rates.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Tell what a call costs in USD, with the rates and their source. Exits 1 for a model without a price."""
     if (model is None) == (list_of is None):
@@ -85,18 +96,7 @@ def price(  # noqa: PLR0913  a command line has as many options as it has
     if list_of is not None:
         _list(table, list_of, at_unix_ns, as_json=as_json)
         return
-    usage, inconsistent = from_counts(
-        input_tokens=given,
-        output_tokens=generated,
-        cache_read_tokens=cache_read,
-        cache_write_tokens=cache_write,
-        cache_write_1h_tokens=cache_write_1h,
-        input_audio_tokens=input_audio,
-        output_audio_tokens=output_audio,
-    )
-    if inconsistent:
-        raise typer.BadParameter("the details exceed their total: --input and --output include them")
-    explained = table.explain(str(model), usage, provider=provider, at_unix_ns=at_unix_ns, service_tier=tier)
+    explained = table.explain(str(model), tokens.usage(), provider=provider, at_unix_ns=at_unix_ns, service_tier=tier)
     if explained is None:
         _refuse(f"no price for model {model!r}" + (f" of provider {provider!r}" if provider else ""))
     if as_json:

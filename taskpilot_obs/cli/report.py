@@ -11,7 +11,6 @@ from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, working
 from taskpilot_obs.cli._store_options import Span, explained
 
-Output = Annotated[Path, typer.Argument(help="The file to write: it ends in .html or .md.")]
 _OF_A_WEEK = Span(period="7d")
 
 
@@ -20,7 +19,11 @@ def register(app: typer.Typer) -> None:
     app.command(name="report")(grouped(report))
 
 
-def report(output: Output, *, span: Span = _OF_A_WEEK) -> None:
+def report(
+    output: Annotated[Path, typer.Argument(help="The file to write: it ends in .html or .md.")],
+    *,
+    span: Span = _OF_A_WEEK,
+) -> None:
     """Write a report on spend, latency, errors, top models, agents and tenants."""
     with explained():
         from taskpilot_obs.stats import write_report

@@ -12,21 +12,10 @@ from taskpilot_obs._support.figures import count, usd
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare.repricing import Repriced, RepricedGroup
-
-Since = Annotated[
-    str, typer.Option("--since", "--period", help="How far back to look: 1h, 24h, 30d; or today, 2026-11.")
-]
-AsModel = Annotated[str | None, typer.Option("--as-model", help="Price every call as this model.")]
-At = Annotated[str | None, typer.Option("--at", help="At the prices of this day, such as 2026-01-31.")]
-Prices = Annotated[list[Path] | None, typer.Option("--prices", help="A file of own prices, such as a contract's.")]
-By = Annotated[str, typer.Option("--by", help="agent, tenant, prompt, model, provider, workflow or user.")]
-Apply = Annotated[
-    bool, typer.Option("--apply", help="Write the cost of calls that were unpriced; a booked cost is never changed.")
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,16 +26,18 @@ def register(app: typer.Typer) -> None:
 def reprice(  # noqa: PLR0913  a command line has as many options as it has
     *,
     store: options.StoreUrl = None,
-    since: Since = "30d",
-    as_model: AsModel = None,
-    at: At = None,
-    prices: Prices = None,
-    by: By = "agent",
-    apply: Apply = False,
-    tenant: options.Tenant = None,
-    agent: options.Agent = None,
-    model: options.Model = None,
-    provider: options.Provider = None,
+    since: Annotated[
+        str, typer.Option("--since", "--period", help="How far back to look: 1h, 24h, 30d; or today, 2026-11.")
+    ] = "30d",
+    as_model: Annotated[str | None, typer.Option(help="Price every call as this model.")] = None,
+    at: Annotated[str | None, typer.Option(help="At the prices of this day, such as 2026-01-31.")] = None,
+    prices: Annotated[list[Path] | None, typer.Option(help="A file of own prices, such as a contract's.")] = None,
+    by: Annotated[str, typer.Option(help="agent, tenant, prompt, model, provider, workflow or user.")] = "agent",
+    apply: Annotated[
+        bool,
+        typer.Option("--apply", help="Write the cost of calls that were unpriced; a booked cost is never changed."),
+    ] = False,
+    dimensions: options.Dimensions = options.ANYONE,
     prompt: options.Prompt = None,
     form: options.OutputFormat = options.TABLE,
 ) -> None:
@@ -54,10 +45,8 @@ def reprice(  # noqa: PLR0913  a command line has as many options as it has
     with options.explained():
         from taskpilot_obs.compare.repricing import reprice as ask
 
-        found = ask(
-            since, prices=prices, as_model=as_model, at=_day(at), by=by, apply=apply, store=store,  # type: ignore[arg-type]  # it checks `by`
-            tenant_id=tenant, agent=agent, model=model, provider=provider, prompt_name=prompt,
-        )  # fmt: skip
+        asked = options.asked_by(None, **dimensions.filters(), prompt_name=prompt)
+        found = ask(since, prices=prices, as_model=as_model, at=_day(at), by=by, apply=apply, store=store, **asked)  # type: ignore[arg-type]  # it checks `by`
     lines = (_values(group) for group in found.groups)
     if not form.printed(found, (found.by, *_FIELDS), lines):
         _show(found)
@@ -83,12 +72,7 @@ def _values(group: RepricedGroup) -> tuple[object, ...]:
 def _show(found: Repriced) -> None:
     columns = (
         name_column(found.by),
-        Column("calls", rank=1),
-        Column("booked"),
-        Column("repriced"),
-        Column("difference"),
-        Column("unbooked", rank=3),
-        Column("unknown", rank=2),
+        *figure_columns({"calls": 1, "booked": 0, "repriced": 0, "difference": 0, "unbooked": 3, "unknown": 2}),
     )
     told = f" as {found.as_model}" if found.as_model else ""
     show(FittedTable(f"Recorded usage{told}", columns, map(_cells, (*found.groups, found.total)), more="--json"))
@@ -106,9 +90,6 @@ def _cells(group: RepricedGroup) -> tuple[object, ...]:
     return (
         group.name,
         count(group.calls),
-        usd(group.booked_usd),
-        usd(group.repriced_usd),
-        usd(group.difference_usd),
-        count(group.unbooked_calls),
-        count(group.unknown_calls),
+        *map(usd, (group.booked_usd, group.repriced_usd, group.difference_usd)),
+        *map(count, (group.unbooked_calls, group.unknown_calls)),
     )

@@ -29,9 +29,7 @@ def register(app: typer.Typer) -> None:
 def run(
     command: Annotated[list[str], typer.Argument(help="The command, such as: python app.py.", show_default=False)],
     *,
-    only: Annotated[
-        list[str] | None, typer.Option("--only", help="Observe this SDK or framework alone; repeatable.")
-    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Observe this SDK or framework alone; repeatable.")] = None,
 ) -> None:
     """Start a Python application and observe the SDKs and frameworks that it uses: `run -- python app.py`.
 

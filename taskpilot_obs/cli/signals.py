@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import json
-import os
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from taskpilot_obs._support.reasons import reason_of
+from taskpilot_obs.cli._credentials import ANONYMOUS, Credentials
+from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import complain, print_json, show, working
 from taskpilot_obs.cli._signals_table import jobs_view, signals_view
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus, signals_of_all_jobs
 from taskpilot_obs.golden_signals.from_url import signals_from_url
-from taskpilot_obs.golden_signals.http import TIMEOUT_S, Access
 from taskpilot_obs.golden_signals.model import GoldenSignals, SignalStatus
 
 DEFAULT_URL: Final = "http://127.0.0.1:9464/metrics"
 DEFAULT_WINDOW: Final = "1h"
-PASSWORD_VARIABLE: Final = "TASKPILOT_OBS_PASSWORD"  # noqa: S105  the name of the variable, not a password
 EXIT_CODES: Final = {
     SignalStatus.HEALTHY: 0,
     SignalStatus.WARNING: 1,
@@ -30,48 +27,30 @@ EXIT_CODES: Final = {
 }
 CANNOT_READ: Final = 4
 
-Url = Annotated[str | None, typer.Option("--url", help=f"A /metrics URL (default: {DEFAULT_URL}).", show_default=False)]
-Over = Annotated[
-    str | None, typer.Option("--over", help="Scrape twice, this far apart (60s, 5m), and tell the difference.")
-]
-Prometheus = Annotated[
-    str | None, typer.Option("--prometheus", help="Base URL of a Prometheus server: the whole fleet.")
-]
-Window = Annotated[
-    str | None,
-    typer.Option("--window", help=f"How far back the server looks (default: {DEFAULT_WINDOW})."),
-]
-Workflow = Annotated[str | None, typer.Option("--workflow", help="This workflow alone.")]
-Job = Annotated[str | None, typer.Option("--job", help="This scrape job of the server alone.")]
-AllJobs = Annotated[bool, typer.Option("--all-jobs", help="One line for each scrape job of the server.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the model as JSON.")]
-TokenFile = Annotated[Path | None, typer.Option("--bearer-token-file", help="File that holds a bearer token.")]
-User = Annotated[
-    str | None, typer.Option("--user", help=f"User for basic authentication; the password is in ${PASSWORD_VARIABLE}.")
-]
-CaFile = Annotated[Path | None, typer.Option("--ca-file", help="Certificates to trust instead of the system's.")]
-Timeout = Annotated[float, typer.Option("--timeout", help="Seconds that one request may take.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command(name="signals")(signals)
+    app.command(name="signals")(grouped(signals))
 
 
 def signals(  # noqa: PLR0913  a command line has as many options as it has
     *,
-    url: Url = None,
-    over: Over = None,
-    prometheus: Prometheus = None,
-    window: Window = None,
-    workflow: Workflow = None,
-    job: Job = None,
-    all_jobs: AllJobs = False,
-    as_json: AsJson = False,
-    bearer_token_file: TokenFile = None,
-    user: User = None,
-    ca_file: CaFile = None,
-    timeout: Timeout = TIMEOUT_S,
+    url: Annotated[
+        str | None, typer.Option(help=f"A /metrics URL (default: {DEFAULT_URL}).", show_default=False)
+    ] = None,
+    over: Annotated[
+        str | None, typer.Option(help="Scrape twice, this far apart (60s, 5m), and tell the difference.")
+    ] = None,
+    prometheus: Annotated[str | None, typer.Option(help="Base URL of a Prometheus server: the whole fleet.")] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help=f"How far back the server looks (default: {DEFAULT_WINDOW})."),
+    ] = None,
+    workflow: Annotated[str | None, typer.Option(help="This workflow alone.")] = None,
+    job: Annotated[str | None, typer.Option(help="This scrape job of the server alone.")] = None,
+    all_jobs: Annotated[bool, typer.Option("--all-jobs", help="One line for each scrape job of the server.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the model as JSON.")] = False,
+    credentials: Credentials = ANONYMOUS,
 ) -> None:
     """Print the five golden signals and their evidence.
 
@@ -82,7 +61,7 @@ def signals(  # noqa: PLR0913  a command line has as many options as it has
     if all_jobs and (prometheus is None or job is not None):
         raise typer.BadParameter("--all-jobs needs --prometheus, and no --job")
     try:
-        access = _access(bearer_token_file, user, ca_file, timeout)
+        access = credentials.access()
         if prometheus is not None and all_jobs:
             every = signals_of_all_jobs(prometheus, window or DEFAULT_WINDOW, workflow=workflow, access=access)
             _show_all(every, as_json=as_json)
@@ -110,21 +89,6 @@ def _refuse_contradictions(
         raise typer.BadParameter("--window and --job need --prometheus; for a /metrics URL give --over")
     if prometheus is not None and (url is not None or over is not None):
         raise typer.BadParameter("--prometheus takes --window; --url and --over are for a /metrics URL")
-
-
-def _access(token_file: Path | None, user: str | None, ca_file: Path | None, timeout_s: float) -> Access:
-    token = None if token_file is None else _token(token_file)
-    password = None if user is None else os.environ.get(PASSWORD_VARIABLE)
-    if user is not None and password is None:
-        raise typer.BadParameter(f"--user needs its password in the environment variable {PASSWORD_VARIABLE}")
-    return Access(bearer_token=token, username=user, password=password, ca_file=ca_file, timeout_s=timeout_s)
-
-
-def _token(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"--bearer-token-file cannot be read: {reason_of(error)}") from error
 
 
 def _waiting(over: str | None) -> AbstractContextManager[object]:

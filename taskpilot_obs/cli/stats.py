@@ -11,7 +11,7 @@ from taskpilot_obs._support.figures import count, known_cost, ms, percent, share
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column, whole_column
+from taskpilot_obs.cli._tables import Column, FittedTable, figure_columns, name_column, whole_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CallStats, Stats
@@ -86,15 +86,19 @@ def _groups(found: Stats) -> Iterator[tuple[str, str, CallStats]]:
 _COLUMNS = (
     whole_column("by"),
     name_column("name"),
-    Column("requests"),
-    Column("success"),
-    Column("tokens in", rank=3),
-    Column("tokens out", rank=3),
-    Column("cost"),
-    Column("priced", rank=2),
-    Column("p50", rank=5),
-    Column("p95", rank=1),
-    Column("p99", rank=4),
+    *figure_columns(
+        {
+            "requests": 0,
+            "success": 0,
+            "tokens in": 3,
+            "tokens out": 3,
+            "cost": 0,
+            "priced": 2,
+            "p50": 5,
+            "p95": 1,
+            "p99": 4,
+        }
+    ),
 )
 
 

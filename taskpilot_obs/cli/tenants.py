@@ -11,18 +11,12 @@ from taskpilot_obs._support.figures import count, known_cost, known_total, ms, p
 from taskpilot_obs.cli import _store_options as options
 from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import show
-from taskpilot_obs.cli._tables import Column, FittedTable, name_column
+from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import TenantsReport, TenantUsage, UsersReport, UserUsage
 
-_COLUMNS = (
-    Column("requests"),
-    Column("success"),
-    Column("p95", rank=1),
-    Column("cost"),
-    Column("of all", rank=2),
-)
+_COLUMNS = (*figure_columns({"requests": 0, "success": 0, "p95": 1, "cost": 0, "of all": 2}),)
 
 
 def register(app: typer.Typer) -> None:

@@ -35,8 +35,8 @@ def register(app: typer.Typer) -> None:
 def create(
     name: Annotated[str, typer.Argument(help="Whose token it is.")],
     *,
-    role: Annotated[str, typer.Option("--role", help=f"{', '.join(ROLES)}: read, send, or both.")] = "viewer",
-    tenant: Annotated[str, typer.Option("--tenant", help='The tenant that it sees and writes for; "*" for all.')],
+    role: Annotated[str, typer.Option(help=f"{', '.join(ROLES)}: read, send, or both.")] = "viewer",
+    tenant: Annotated[str, typer.Option(help='The tenant that it sees and writes for; "*" for all.')],
     file: File = Path("tokens.toml"),
 ) -> None:
     """Make a token and print it, once: the file keeps a digest only."""

@@ -6,10 +6,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack, get_args
 
 from taskpilot_obs._telemetry.answers import Bins, By
 from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.filters import column_of
 from taskpilot_obs._telemetry.sketch import middle_of
 from taskpilot_obs.compare.intervals import newcombe, quantile_interval, wilson
 from taskpilot_obs.exceptions import ConfigurationError
@@ -29,13 +30,6 @@ if TYPE_CHECKING:
 
 GroupBy = Literal["model", "provider", "prompt_name", "agent", "variant", "period"]
 _PERIOD: Final = "period"
-_COLUMNS: Final = {
-    "model": "model_name",
-    "provider": "provider",
-    "prompt_name": "prompt_name",
-    "agent": "agent",
-    "variant": "variant",
-}
 _ALIKE: Final = 0.8
 """Two groups do comparable work where at least this share of their calls is of the same kinds of work."""
 _EMPTY: Final = Counts()
@@ -136,8 +130,8 @@ def compare(
         ConfigurationError: `by`, `within`, a period or a filter cannot be used, or no store is named.
         StoreError: the store is missing or cannot be used.
     """
-    if by != _PERIOD and by not in _COLUMNS:
-        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(_COLUMNS)}, {_PERIOD}")
+    if by not in get_args(GroupBy):
+        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(get_args(GroupBy))}")
     if against is not None and by != _PERIOD:
         raise ConfigurationError("against: only periods are compared with another period; give by='period'")
     work = within or ("prompt_name" if by == "agent" else "agent")
@@ -149,7 +143,7 @@ def compare(
         before = (start - (end - start), start) if against is None else bounds(against, now)
         told = [_of_period(store, stretch, filters, work) for stretch in ((start, end), before)]
     else:
-        told = [_of(store, (start, end), filters, (_COLUMNS[by], work))]
+        told = [_of(store, (start, end), filters, (column_of(by), work))]
     seen = {name: group for stretch in told for name, group in stretch.seen.items()}
     incomplete = [stretch.incomplete_before for stretch in told if stretch.incomplete_before is not None]
     return Comparison(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, Literal, Unpack
+from typing import TYPE_CHECKING, Final, Literal, Unpack, get_args
 
-from taskpilot_obs._telemetry.money import to_decimal, to_picos
+from taskpilot_obs._telemetry.filters import column_of
+from taskpilot_obs._telemetry.money import PICO_PER_NANO, to_decimal, to_picos
+from taskpilot_obs._telemetry.values import NS_PER_US
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import FROM_OWN, PriceTable
 from taskpilot_obs.pricing.library import SLOT_NS, load
@@ -28,18 +30,7 @@ if TYPE_CHECKING:
 
 _Key = tuple[str | None, str | None, str | None, str | None, int]
 RepriceBy = Literal["agent", "tenant", "prompt", "model", "provider", "workflow", "user"]
-_COLUMNS: Final = {
-    "agent": "agent",
-    "tenant": "organization_id",
-    "prompt": "prompt_name",
-    "model": "model_name",
-    "provider": "provider",
-    "workflow": "workflow",
-    "user": "user_id",
-}
 _AT_ONCE: Final = 1_000
-_PER_NANO: Final = 1_000
-_NS_PER_US: Final = 1_000
 
 
 class RepricedGroup(Frozen):
@@ -118,7 +109,7 @@ class _Sums:
 
 
 def _usd(picos: int) -> Decimal:
-    return to_decimal(*divmod(picos, _PER_NANO))
+    return to_decimal(*divmod(picos, PICO_PER_NANO))
 
 
 class _Pricer:
@@ -141,7 +132,7 @@ class _Pricer:
         """Picodollars; None if unknown. A call that cost nothing (the application's cache, a refusal) still does."""
         if call.origin == FREE:
             return 0
-        at_ns = call.began_us * _NS_PER_US if self.at_ns is None else self.at_ns
+        at_ns = call.began_us * NS_PER_US if self.at_ns is None else self.at_ns
         key = call[:5] if self._as_booked else self._key_of(call)
         try:
             entry = self._known[key]
@@ -172,7 +163,7 @@ def _usage(call: UsedCall) -> Usage:
 
 def _booked(call: UsedCall) -> int | None:
     if call.cost_nano is not None:
-        return call.cost_nano * _PER_NANO + (call.cost_rest or 0)
+        return call.cost_nano * PICO_PER_NANO + (call.cost_rest or 0)
     return 0 if call.origin == FREE else None
 
 
@@ -221,15 +212,15 @@ def reprice(
     found: list[Correction] = []
     with opened(store) as opened_store:
         with asked_of(opened_store, start, end, filters_of(asked)) as question:
-            calls = used_calls(question, _COLUMNS[by], slot_us=SLOT_NS // _NS_PER_US, to_write=apply)
+            calls = used_calls(question, column_of(by), slot_us=SLOT_NS // NS_PER_US, to_write=apply)
             _add_up(calls, pricer, sums, found.append if apply else None)
         applied = _apply(opened_store, found, now) if apply else 0
     return _report((start, end), by, as_model, at, sums, applied)
 
 
 def _check_options(by: str, *, booked_otherwise: bool) -> None:
-    if by not in _COLUMNS:
-        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(_COLUMNS)}")
+    if by not in get_args(RepriceBy):
+        raise ConfigurationError(f"by: given {by!r}; allowed are {', '.join(get_args(RepriceBy))}")
     if booked_otherwise:
         raise ConfigurationError("apply: only the calls' own models and times can be booked; leave out as_model and at")
 
@@ -259,7 +250,7 @@ def _add_up(
         if correct is None or booked is not None or repriced is None:
             continue
         if call.origin == UNPRICED and call.telemetry_id is not None:
-            correct(Correction(call.telemetry_id, call.ended_us, *divmod(repriced, _PER_NANO)))
+            correct(Correction(call.telemetry_id, call.ended_us, *divmod(repriced, PICO_PER_NANO)))
 
 
 def _apply(store: Store, found: Sequence[Correction], now: datetime | None) -> int:

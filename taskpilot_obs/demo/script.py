@@ -143,54 +143,35 @@ def reply_to(request: Request, agent: str) -> Reply:
     return _with_fate(reply, request.fate, agent, dice)
 
 
+def _reply(agent: str, provider: str, models: tuple[str, str], latency_s: float, *tokens: int, **more: int) -> Reply:
+    """What an agent's provider answers: the model that was asked for and the one that answered, tokens in and out."""
+    asked_model, model = models
+    given, generated = tokens
+    return Reply(provider, asked_model, model, _ANSWERS[agent], latency_s, given, generated, **more)
+
+
 def _planner(_request: Request, dice: random.Random) -> Reply:
     size = dice.randint(900, 2_400)
-    return Reply(
-        provider="openai",
-        asked_model="gpt-4o",
-        model="gpt-4o-2024-08-06",
-        text=_ANSWERS[PLANNER],
-        latency_s=dice.lognormvariate(-1.5, 0.45),
-        input_tokens=size,
-        output_tokens=dice.randint(80, 260),
-        cached_tokens=size // 256 * 128 if dice.random() < 0.6 else 0,  # noqa: PLR2004  a share of the calls
-    )
+    latency_s, generated = dice.lognormvariate(-1.5, 0.45), dice.randint(80, 260)
+    cached = size // 256 * 128 if dice.random() < 0.6 else 0  # noqa: PLR2004  a share of the calls
+    return _reply(PLANNER, "openai", ("gpt-4o", "gpt-4o-2024-08-06"), latency_s, size, generated, cached_tokens=cached)
 
 
 def _reviewer(request: Request, dice: random.Random) -> Reply:
     if request.number % _UNPRICED_EVERY == 0:
-        return Reply(
-            provider="self_hosted",
-            asked_model="house-reviewer-7b",
-            model="house-reviewer-7b",
-            text=_ANSWERS[REVIEWER],
-            latency_s=dice.lognormvariate(-1.9, 0.3),
-            input_tokens=dice.randint(400, 900),
-            output_tokens=dice.randint(40, 120),
-        )
+        own = ("house-reviewer-7b", "house-reviewer-7b")
+        latency_s = dice.lognormvariate(-1.9, 0.3)
+        return _reply(REVIEWER, "self_hosted", own, latency_s, dice.randint(400, 900), dice.randint(40, 120))
     reasoning = dice.randint(60, 500)
-    return Reply(
-        provider="openai",
-        asked_model="o4-mini",
-        model="o4-mini-2025-04-16",
-        text=_ANSWERS[REVIEWER],
-        latency_s=dice.lognormvariate(-1.4, 0.5),
-        input_tokens=dice.randint(400, 900),
-        output_tokens=reasoning + dice.randint(40, 120),
-        reasoning_tokens=reasoning,
-    )
+    latency_s, given = dice.lognormvariate(-1.4, 0.5), dice.randint(400, 900)
+    models, generated = ("o4-mini", "o4-mini-2025-04-16"), reasoning + dice.randint(40, 120)
+    return _reply(REVIEWER, "openai", models, latency_s, given, generated, reasoning_tokens=reasoning)
 
 
 def _executor(_request: Request, dice: random.Random) -> Reply:
-    return Reply(
-        provider="anthropic",
-        asked_model="claude-sonnet-4-5",
-        model="claude-sonnet-4-5-20250929",
-        text=_ANSWERS[EXECUTOR],
-        latency_s=dice.lognormvariate(-0.9, 0.4),
-        input_tokens=dice.randint(700, 1_800),
-        output_tokens=dice.randint(120, 420),
-    )
+    latency_s, given, generated = dice.lognormvariate(-0.9, 0.4), dice.randint(700, 1_800), dice.randint(120, 420)
+    models = ("claude-sonnet-4-5", "claude-sonnet-4-5-20250929")
+    return _reply(EXECUTOR, "anthropic", models, latency_s, given, generated)
 
 
 _BEHIND: Final = {PLANNER: _planner, REVIEWER: _reviewer, EXECUTOR: _executor}

@@ -65,10 +65,7 @@ class AuditLogExporter:
         try:
             self._writer: AuditWriter | None = self._open()
         except UnfitFileError as error:
-            raise ConfigurationError(
-                f"audit log {str(path)!r} is not written: {error.filename} {error.strerror}. Move it away, or choose "
-                "another path in a folder that only this user can write to"
-            ) from error
+            raise self._unfit(error) from error
         except OSError as error:
             raise ConfigurationError(
                 f"audit log {str(path)!r} cannot be written ({error.strerror or error}): "
@@ -110,8 +107,16 @@ class AuditLogExporter:
             finally:
                 after = writer.written
         except (OSError, MemoryError, ConfigurationError) as error:
-            return len(texts) - (after - before), error
+            cause = self._unfit(error) if isinstance(error, UnfitFileError) else error
+            return len(texts) - (after - before), cause
         return 0, None
+
+    def _unfit(self, error: UnfitFileError) -> ConfigurationError:
+        """The error whose text is logged too, because it quotes no data of the application."""
+        return ConfigurationError(
+            f"audit log {str(self._log.chain().path)!r} is not written: {error.filename} {error.strerror}. Move it "
+            "away, or choose another path in a folder that only this user can write to"
+        )
 
     def _reopen(self) -> AuditWriter:
         if self._writer is not None:

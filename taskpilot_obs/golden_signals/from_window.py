@@ -7,16 +7,9 @@ from itertools import accumulate
 from math import inf
 
 from taskpilot_obs.exporters.window import NANOSECONDS, RollingWindow, Slice, WorkflowCounts
+from taskpilot_obs.golden_signals import evidence
 from taskpilot_obs.golden_signals.assess import assess
 from taskpilot_obs.golden_signals.durations import parse_window
-from taskpilot_obs.golden_signals.evidence import (
-    QUANTILE,
-    Evidence,
-    OverallEvidence,
-    TaskEvidence,
-    VerdictCounts,
-    histogram_quantile,
-)
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
@@ -49,18 +42,18 @@ def signals_from_window(
     )
 
 
-def evidence_from_slice(totals: Slice) -> Evidence:
+def evidence_from_slice(totals: Slice) -> evidence.Evidence:
     """Convert the counts of a stretch of time to evidence."""
     workflows = {name: _workflow(counts) for name, counts in totals.workflows.items()}
-    verdicts = VerdictCounts(
+    verdicts = evidence.VerdictCounts(
         first_correct=totals.feedback.get((True, False), 0),
         first_incorrect=totals.feedback.get((False, False), 0),
         revised_to_correct=totals.feedback.get((True, True), 0),
         revised_to_incorrect=totals.feedback.get((False, True), 0),
     )
-    return Evidence(
+    return evidence.Evidence(
         _all_tasks(totals, workflows),
-        OverallEvidence(
+        evidence.OverallEvidence(
             totals.llm_calls,
             totals.unpriced_calls,
             totals.violations,
@@ -72,22 +65,22 @@ def evidence_from_slice(totals: Slice) -> Evidence:
     )
 
 
-def _all_tasks(totals: Slice, workflows: dict[str, TaskEvidence]) -> TaskEvidence:
+def _all_tasks(totals: Slice, workflows: dict[str, evidence.TaskEvidence]) -> evidence.TaskEvidence:
     tasks = workflows.values()
-    return TaskEvidence(
+    return evidence.TaskEvidence(
         runs={status: sum(task.runs.get(status, 0) for task in tasks) for status in Status},
-        p95_s=totals.durations.quantile(QUANTILE),
+        p95_s=totals.durations.quantile(evidence.QUANTILE),
         durations=sum(totals.durations.counts.values()),
         cost_usd=float(totals.cost),
         runs_with_violations=sum(task.runs_with_violations for task in tasks),
     )
 
 
-def _workflow(counts: WorkflowCounts) -> TaskEvidence:
+def _workflow(counts: WorkflowCounts) -> evidence.TaskEvidence:
     cumulative = list(accumulate(counts.buckets.get(index, 0) for index in range(len(_BOUNDS))))
-    return TaskEvidence(
+    return evidence.TaskEvidence(
         runs=counts.runs,
-        p95_s=histogram_quantile(QUANTILE, zip(_BOUNDS, cumulative, strict=True)),
+        p95_s=evidence.histogram_quantile(evidence.QUANTILE, zip(_BOUNDS, cumulative, strict=True)),
         durations=cumulative[-1],
         cost_usd=float(counts.cost),
         runs_with_violations=counts.runs_with_violations,

@@ -22,17 +22,38 @@ class Wording(NamedTuple):
     field: str
     """The field of `GoldenSignals`."""
     label: str
+    """In a terminal."""
+    title: str
+    """On a page."""
     figure: Callable[[float | None], str]
     evidence: str
     """What the figure was computed from, with places for `numerator` and `denominator`."""
 
 
 WORDINGS: Final = (
-    Wording("success_rate", "success rate", percent, "{numerator} of {denominator} counted runs"),
-    Wording("p95_latency_ms", "p95 latency", ms, "{denominator} tasks"),
-    Wording("cost_per_successful_task_usd", "cost per success", usd, "{cost} / {denominator} successful tasks"),
-    Wording("user_confirmed_correctness_percent", "confirmed correct", percent, "{numerator} of {denominator} rated"),
-    Wording("policy_violation_rate_percent", "policy violations", percent, "{numerator} in {denominator} counted runs"),
+    Wording("success_rate", "success rate", "Success rate", percent, "{numerator} of {denominator} counted runs"),
+    Wording("p95_latency_ms", "p95 latency", "Latency, p95", ms, "{denominator} tasks"),
+    Wording(
+        "cost_per_successful_task_usd",
+        "cost per success",
+        "Cost per successful task",
+        usd,
+        "{cost} / {denominator} successful tasks",
+    ),
+    Wording(
+        "user_confirmed_correctness_percent",
+        "confirmed correct",
+        "Confirmed correct",
+        percent,
+        "{numerator} of {denominator} rated",
+    ),
+    Wording(
+        "policy_violation_rate_percent",
+        "policy violations",
+        "Policy violations",
+        percent,
+        "{numerator} in {denominator} counted runs",
+    ),
 )
 
 

@@ -19,11 +19,7 @@ Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 _MAX_SHOWN: Final = 60
 _KINDS: Final = {
-    "input": "input_tokens",
-    "output": "output_tokens",
-    "cache_read": "cache_read_tokens",
-    "cache_write": "cache_write_tokens",
-    "cache_write_1h": "cache_write_1h_tokens",
+    **{kind: f"{kind}_tokens" for kind in ("input", "output", "cache_read", "cache_write", "cache_write_1h")},
     "input_audio": "input_audio_tokens",
     "reasoning": "output_reasoning_tokens",
     "output_audio": "output_audio_tokens",

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from importlib import import_module
 from typing import NamedTuple
 from urllib.parse import quote_plus
 
 from taskpilot_obs.rules.model import AlertKind
+from taskpilot_obs.rules.series import absent, ramp, steady, then
 
 RUNBOOKS = "https://github.com/taskpilot-obs/taskpilot-obs/blob/main/observability/prometheus/rules"
 DASHBOARDS = "http://localhost:3000/d"
@@ -80,35 +81,88 @@ class Scenario(NamedTuple):
         return {name for check in self.checks for name in (*check.quiet, *(fired.alert for fired in check.fired))}
 
 
-def ramp(*phases: tuple[float, int], start: float = 0) -> str:
-    """A counter in promtool's notation: (increase a minute, minutes), one phase after the other."""
-    value, parts = start, []
-    for index, (step, minutes) in enumerate(phases):
-        first = value if index == 0 else value + step
-        count = minutes if index == 0 else minutes - 1
-        parts.append(f"{first:.10g}+{step:.10g}x{count}")
-        value = first + step * count
-    return " ".join(parts)
+def scenario(case: Case, title: str, series: dict[str, str], *checks: At) -> Scenario:
+    """A scenario, its checks in turn."""
+    return Scenario(case, title, series, checks)
 
 
-def steady(value: float, minutes: int) -> str:
-    """A series that keeps its value; with `absent`, one that is born later."""
-    return f"{value:.10g}+0x{minutes}"
+def resolves(title: str, series: dict[str, str], fired: tuple[Fired, ...]) -> Scenario:
+    """What fires after two hours is over when a good hour follows."""
+    over = tuple(each.alert for each in fired)
+    return scenario(Case.RESOLVES, title, series, At("2h", fired), At("3h10m", quiet=over))
 
 
-def absent(minutes: int) -> str:
-    """No sample for so many minutes."""
-    return f"_x{minutes}"
+class Expected:
+    """The alerts of a folder as they must arrive; `<figure>` in their texts stands for the figure that fires them.
+
+    Args:
+        folder: the folder of rules.
+        labels: what all of these alerts have, beside the job.
+    """
+
+    def __init__(self, folder: str, **labels: str) -> None:
+        self._folder = folder
+        self._labels = {"job": "shop", **labels}
+
+    def __call__(
+        self, alert: str, severity: str, signal: str, summary: str, description: str, **labels: str
+    ) -> Callable[[object], tuple[Fired]]:
+        """One alert, as a function of its figure."""
+        named = {"severity": severity, "signal": signal, **self._labels, **labels}
+
+        def fired(figure: object) -> tuple[Fired]:
+            texts = (text.replace("<figure>", str(figure)) for text in (summary, description))
+            return (Fired(alert, self._folder, named, *texts),)
+
+        return fired
 
 
-def then(*parts: str) -> str:
-    """Phases in turn; a counter that starts again has been reset."""
-    return " ".join(parts)
+def events(
+    series: str, fired: Callable[[object], tuple[Fired]], *, other: str = "", minutes: int = 60
+) -> tuple[Scenario, ...]:
+    """The cases of an alert that a single event fires.
 
-
-def histogram(name: str, labels: str, counts: dict[str, float], minutes: int) -> dict[str, str]:
-    """Buckets that each grow by so many observations a minute; cumulative, the last one is +Inf."""
-    return {f'{name}_bucket{{{labels},le="{bound}"}}': ramp((step, minutes)) for bound, step in counts.items()}
+    Args:
+        series: the counter of these events.
+        fired: what must arrive, as a function of their number.
+        other: a counter like it that must not fire the alert.
+        minutes: how far the alert looks back.
+    """
+    one, three = fired(1), fired(3)
+    none = (one[0].alert,)
+    beside = {other: ramp((5, 120))} if other else {}
+    restarting = {name: then(steady(50, 60), steady(0, 60)) for name in (series, other) if name}
+    return (
+        scenario(Case.FIRES, "three events", {series: then(steady(0, 30), steady(3, 30))}, At("40m", three)),
+        scenario(
+            Case.FIRST_EVENT,
+            "one event, the first ever",
+            {series: then(absent(30), steady(1, 30))},
+            At("25m", quiet=none),
+            At("35m", one),
+        ),
+        scenario(
+            Case.FIRST_EVENT,
+            "born at one and gone on to three",
+            {series: then(absent(30), steady(1, 5), steady(3, 20))},
+            At("40m", three),
+        ),
+        scenario(Case.HEALTHY, "no event for long", {series: steady(7, 120)} | beside, At("2h", quiet=none)),
+        scenario(
+            Case.RESOLVES,
+            f"{minutes} minutes after the event",
+            {series: then(steady(0, 30), steady(1, minutes + 40))},
+            At("40m", one),
+            At(f"{minutes + 40}m", quiet=none),
+        ),
+        scenario(Case.RESET, "the process restarts", restarting, At("1h10m", quiet=none), At("1h30m", quiet=none)),
+        scenario(
+            Case.RESET,
+            "an event after the process restarted",
+            {series: then(steady(50, 60), steady(0, 20), steady(1, 40))},
+            At("1h25m", one),
+        ),
+    )
 
 
 def scenarios_of(folder: str) -> tuple[Scenario, ...]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from taskpilot_obs.rules.promql import seconds
 from taskpilot_obs.semconv import FIRST_TOKEN_BUCKETS, RUN_BUCKETS
-
-_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 def _duration(value: str) -> str:
@@ -18,28 +16,16 @@ def _duration(value: str) -> str:
     return value
 
 
-def _label(value: str) -> str:
-    if not _LABEL.fullmatch(value):
-        raise ValueError(f"{value!r} is not a label name")
-    return value
+def matching(pattern: str, wrong: str) -> AfterValidator:
+    """Refuse a text that does not match as a whole, with the reason."""
+    compiled = re.compile(pattern)
 
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise ValueError(f"{value!r} {wrong}")
+        return value
 
-def _url(value: str) -> str:
-    if not re.fullmatch(r"(https?://|/)[^\s\"'{}]*[^\s\"'{}/]", value):
-        raise ValueError(f"{value!r} must begin with http://, https:// or / and end without a slash")
-    return value
-
-
-def _name(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", value):
-        raise ValueError(f"{value!r} must consist of letters, digits, _ and -")
-    return value
-
-
-def _job(value: str) -> str:
-    if not re.fullmatch(r'[^"\\\n]+', value):
-        raise ValueError(f"{value!r} is not a job name: quotes, backslashes and line breaks are not allowed")
-    return value
+    return AfterValidator(check)
 
 
 def below_the_last(bounds: tuple[float, ...]) -> AfterValidator:
@@ -53,16 +39,34 @@ def below_the_last(bounds: tuple[float, ...]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def a_bound_of(bounds: tuple[float, ...]) -> AfterValidator:
+    """Refuse what is not a bound of a histogram's buckets: nothing can be counted up to it."""
+
+    def check(value: float) -> float:
+        if value not in bounds:
+            allowed = ", ".join(f"{bound:g}" for bound in bounds)
+            raise ValueError(f"{value:g} is not a bucket bound; choose one of {allowed}")
+        return value
+
+    return AfterValidator(check)
+
+
 Duration = Annotated[str, AfterValidator(_duration)]
 Percent = Annotated[float, Field(gt=0, lt=100)]
 Usd = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 RunSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), below_the_last(RUN_BUCKETS)]
 FirstTokenSeconds = Annotated[float, Field(gt=0, allow_inf_nan=False), below_the_last(FIRST_TOKEN_BUCKETS)]
 Events = Annotated[int, Field(ge=1)]
-Url = Annotated[str, AfterValidator(_url)]
-LabelName = Annotated[str, AfterValidator(_label)]
-PolicyName = Annotated[str, AfterValidator(_name)]
-JobName = Annotated[str, AfterValidator(_job)]
+Url = Annotated[
+    str,
+    matching(r"(https?://|/)[^\s\"'{}]*[^\s\"'{}/]", "must begin with http://, https:// or / and end without a slash"),
+]
+LabelName = Annotated[str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "is not a label name")]
+PolicyName = Annotated[str, matching(r"[A-Za-z0-9_-]+", "must consist of letters, digits, _ and -")]
+JobName = Annotated[
+    str,
+    matching(r'[^"\\\n]+', "is not a job name: quotes, backslashes and line breaks are not allowed"),
+]
 
 
 class Section(BaseModel):

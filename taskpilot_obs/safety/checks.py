@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from contextvars import ContextVar
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -26,6 +28,13 @@ COMPONENT: Final = "check"
 """The component under which failures of checks are counted (`taskpilot_obs_internal_errors_total`)."""
 
 
+current_checks: ContextVar[frozenset[object]] = ContextVar("taskpilot_obs_checks", default=frozenset())
+"""The checks that this code is part of (`BoundCheck.itself`): the one that is asked, and those around it.
+
+It is inherited like any context: tasks that a check starts and leaves behind remain its own.
+"""
+
+
 class BoundCheck(NamedTuple):
     """A check with validated options."""
 
@@ -45,6 +54,8 @@ class BoundCheck(NamedTuple):
     """The version of the policy, such as the hash of its text."""
     is_bypassed: bool = False
     """Whether it would refuse, but runs when the work cannot be stopped any more."""
+    itself: frozenset[object] = frozenset()
+    """Its function, or its method of its object, by which `current_checks` knows it."""
 
     def where_nothing_stops(self, stage: Stage) -> BoundCheck:
         """The check on a path that cannot refuse, where denials of an enforced check are recorded as `bypassed`."""
@@ -154,7 +165,13 @@ def _ready(kind: DecisionKind, given: Any, mode: Mode) -> BoundCheck:
         is_async(ask),
         bool(getattr(check, "counts_tokens", False)),
         None if (version := getattr(check, "version", None)) is None else str(version),
+        itself=frozenset((_identity_of(ask),)),
     )
+
+
+def _identity_of(ask: Any) -> object:
+    """What is equal at each look at a check; a bound method is a new object, equal to others of its very object."""
+    return ask if inspect.isroutine(ask) else ask.__call__
 
 
 def _name_of(check: Any) -> Any:
@@ -183,12 +200,22 @@ def run(
     """
     if subject is None:
         return _fail_all(checks, outcomes)
+    token = current_checks.set(current_checks.get())
+    try:
+        return _run(checks, subject, outcomes, guarded(COMPONENT, counters))
+    finally:
+        current_checks.reset(token)
+
+
+def _run(checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[CheckOutcome], guard: guarded) -> bool:
+    outer = current_checks.get()
     done = 0
     while done < len(checks):
         since = perf_counter()
-        with guarded(COMPONENT, counters):  # one guard for all checks, entered again only after a check that failed
+        with guard:  # entered once for all checks, and again only after a check that failed
             while done < len(checks):
                 check = checks[done]
+                current_checks.set(outer | check.itself if outer else check.itself)
                 answer = check.ask(subject)
                 now = perf_counter()
                 outcomes.append(_judge(check, subject.stage, answer, now - since))
@@ -213,9 +240,21 @@ async def run_async(
     """Like `run`, but await asynchronous checks, each within its timeout."""
     if subject is None:
         return _fail_all(checks, outcomes)
-    guard, since = guarded(COMPONENT, counters), perf_counter()
+    token = current_checks.set(current_checks.get())
+    try:
+        return await _run_async(checks, subject, outcomes, guarded(COMPONENT, counters))
+    finally:
+        with suppress(ValueError):  # a task that is thrown away ends in another context
+            current_checks.reset(token)
+
+
+async def _run_async(
+    checks: Sequence[BoundCheck], subject: CheckInput, outcomes: list[CheckOutcome], guard: guarded
+) -> bool:
+    outer, since = current_checks.get(), perf_counter()
     for check in checks:
         outcome = None
+        current_checks.set(outer | check.itself if outer else check.itself)
         with guard:
             answer = check.ask(subject)
             if not _is_yes(answer) and inspect.isawaitable(answer):

@@ -44,12 +44,13 @@ _DESCRIPTION: Final = (
 )
 
 
-def create_app(
+def create_app(  # noqa: PLR0913  as many as `serve` has options
     *,
     store: str | Store,
     tokens: str | os.PathLike[str] | None = None,
     prometheus: str | None = None,
     budgets: Sequence[Budget] = (),
+    budget_store: str | Store | None = None,
     thresholds: Thresholds | None = None,
     links: Links | None = None,
     cors_origins: Sequence[str] = (),
@@ -62,6 +63,7 @@ def create_app(
         tokens: a token file (`taskpilot-obs token create`); None answers all callers on this machine, and no others.
         prometheus: base URL of a Prometheus server with this library's rules.
         budgets: the budgets to show.
+        budget_store: the store that they are kept in; None where it is `store`, which ClickHouse cannot be.
         thresholds: bounds of the golden signals; None for the defaults.
         links: links on a request's page.
         cors_origins: other sites whose pages may send requests with a token.
@@ -72,20 +74,17 @@ def create_app(
         StoreError: the store is missing or cannot be used.
     """
     doorkeeper = Doorkeeper(None if tokens is None else TokenFile(tokens))
-    services = services_for(store, budgets=budgets, thresholds=thresholds, prometheus=prometheus, links=links)
+    services = services_for(
+        store, budgets=budgets, budget_store=budget_store, thresholds=thresholds, prometheus=prometheus, links=links
+    )
     if now is not None:
         services = replace(services, now=now)
     closing = ExitStack()
     if isinstance(store, str):
         closing.callback(services.store.close)
-    app = FastAPI(
-        title="taskpilot-obs",
-        version=library_version(),
-        description=_DESCRIPTION,
-        docs_url=None,  # Swagger's page would load its scripts from another host
-        redoc_url=None,
-        lifespan=_closing(closing),
-    )
+    if isinstance(budget_store, str) and services.budget_store is not None:
+        closing.callback(services.budget_store.close)
+    app = _new_app(closing)
     metrics = ServerMetrics()
     site = _mount(app, services, doorkeeper, metrics)
     buffer = _mount_ingest(app, services, doorkeeper, metrics)
@@ -94,6 +93,17 @@ def create_app(
     _describe(app, site)
     _wrap(app, metrics, cors_origins)
     return app
+
+
+def _new_app(closing: ExitStack) -> FastAPI:
+    return FastAPI(
+        title="taskpilot-obs",
+        version=library_version(),
+        description=_DESCRIPTION,
+        docs_url=None,  # Swagger's page would load its scripts from another host
+        redoc_url=None,
+        lifespan=_closing(closing),
+    )
 
 
 def _describe(app: FastAPI, site: Site) -> None:

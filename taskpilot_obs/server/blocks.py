@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from markupsafe import Markup
 
@@ -16,6 +16,7 @@ from taskpilot_obs._support.visible import csv_cell
 from taskpilot_obs.server.answers import answer
 
 Raw = str | int | float | Decimal | datetime | bool | None
+Figure = TypeVar("Figure", bound=float | Decimal | None)
 _LONG_NAME: Final = 60
 
 
@@ -159,9 +160,20 @@ def text(value: object, href: str | None = None) -> Cell:
     return Cell("-" if value is None else str(value), None if value is None else str(value), href)
 
 
-def figure(shown: str, raw: Raw, tone: str = "") -> Cell:
-    """A figure that reads as `shown`."""
-    return Cell(shown, raw, tone=tone)
+def figure(shown: Callable[[Figure], str], value: Figure, *, tone: str = "") -> Cell:
+    """A figure.
+
+    Args:
+        shown: how figures of its unit read.
+        value: the figure.
+        tone: as of a cell.
+    """
+    return Cell(shown(value), value, tone=tone)
+
+
+def figures_in(shown: Callable[[Figure], str], *values: Figure) -> list[Cell]:
+    """Figures of one unit, side by side."""
+    return [figure(shown, value) for value in values]
 
 
 def moment(value: datetime | None) -> Cell:
@@ -180,7 +192,7 @@ def drawn(chart: Chart) -> Drawing:
         when = moment(chart.moments[place]) if chart.moments else text(label)
         values = (series.values[place] for series in chart.series)
         rows.append(
-            (when, *(figure("-" if value is None else chart.shown(value), value) for value in values)),
+            (when, *(Cell("-" if value is None else chart.shown(value), value) for value in values)),
         )
     return Drawing(key, Markup(bars(chart)), Table(key, chart.title, head, rows))  # noqa: S704  `bars` escapes every text
 

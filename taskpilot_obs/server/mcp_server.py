@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, cast
 
 from mcp.server import MCPServer
@@ -68,12 +69,11 @@ class Tools:
     """
 
     def __init__(self, services: Services, principal: Principal) -> None:
-        self._services = services
-        self._principal = principal
+        self._ask = partial(Questions, services, principal)  # one for each answer, because it holds the present
 
     def _answered(self, question: Callable[[Questions], Any]) -> str:
         try:
-            return json.dumps(answer(question(Questions(self._services, self._principal))), ensure_ascii=False)
+            return json.dumps(answer(question(self._ask())), ensure_ascii=False)
         except ValidationError as error:
             told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
             raise ToolError(told) from None

@@ -86,20 +86,29 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class FilterParams(Query):
-    """Which calls are meant."""
+class CallFilters(Query):
+    """Whose calls are meant, and to which model."""
 
     tenant: Name | None = Field(None, description="For tokens of every tenant only.", examples=["acme"])
     provider: Name | None = Field(None, examples=["openai"])
     model: Name | None = Field(None, examples=["gpt-4o"])
     prompt_name: Name | None = Field(None, examples=["plan"])
-    agent: Name | None = Field(None, examples=["planner"])
-    workflow: Name | None = Field(None, examples=["triage"])
-    user: Name | None = Field(None, examples=["ann"])
 
     def asked(self) -> Asked:
         """In the words of the statistics."""
         return _asked(self)
+
+
+class CallerFilters(Query):
+    """Where calls were made."""
+
+    agent: Name | None = Field(None, examples=["planner"])
+    workflow: Name | None = Field(None, examples=["triage"])
+    user: Name | None = Field(None, examples=["ann"])
+
+
+class FilterParams(CallerFilters, CallFilters):
+    """Which calls are meant."""
 
 
 class Times(Query):
@@ -196,13 +205,9 @@ class HealthQuery(Query):
     strict: Literal["0", "1"] = Field("0", description="1: a warning is answered with 503 too.")
 
 
-class BenchmarkFilters(Query):
+class BenchmarkFilters(CallFilters):
     """Filters of the benchmark routes, by their own names."""
 
-    tenant: Name | None = Field(None, description="For tokens of every tenant only.", examples=["acme"])
-    provider: Name | None = Field(None, examples=["openai"])
-    model: Name | None = Field(None, examples=["gpt-4o"])
-    prompt_name: Name | None = Field(None, examples=["plan"])
     start_date: Moment | None = Field(None, description="A date or a time with its zone.")
     end_date: Moment | None = Field(
         None, description="A date, which is included, or a time with its zone. Default: now."
@@ -220,10 +225,6 @@ class BenchmarkFilters(Query):
             return None
         return moment(self.start_date), now if self.end_date is None else moment(self.end_date, end=True)
 
-    def asked(self) -> Asked:
-        """In the words of the statistics."""
-        return _asked(self)
-
 
 class SummariesQuery(BenchmarkFilters):
     """For benchmark summaries; without dates the last 30 days."""
@@ -231,12 +232,9 @@ class SummariesQuery(BenchmarkFilters):
     group_by: GroupBy = Field("model", description="One line for each of these.")
 
 
-class TracesQuery(BenchmarkFilters):
+class TracesQuery(CallerFilters, BenchmarkFilters):
     """For single calls, newest first."""
 
-    agent: Name | None = Field(None, examples=["planner"])
-    workflow: Name | None = Field(None, examples=["triage"])
-    user: Name | None = Field(None, examples=["ann"])
     status: Status | None = Field(None, examples=["error"])
     request_id: Name | None = Field(None, examples=["req-1"])
     session_id: Name | None = Field(None, examples=["s-1"])

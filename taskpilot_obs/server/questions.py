@@ -166,11 +166,14 @@ class Questions:
 
     def budgets(self) -> list[BudgetStatus]:
         """Where budgets stand; a principal of one tenant sees the lines that are about it alone."""
-        found = budget_status(self.services.budgets, store=self.services.store, at=self.now)
+        services = self.services
+        if not services.budgets:
+            return []
+        found = budget_status(services.budgets, store=services.budget_store or services.store, at=self.now)
         own = self.principal.tenant
         if own is None:
             return found
-        named = {budget.name: budget for budget in self.services.budgets}
+        named = {budget.name: budget for budget in services.budgets}
         return [status for status in found if _is_about(named[status.budget], status.scope_key, own)]
 
     def signals(self, period: Period, workflow: str | None, asked_tenant: str | None = None) -> GoldenSignals:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fastapi import APIRouter
 
 from taskpilot_obs.budgets import Budget
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals.http import checked_url
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.server.access import Who, bound
@@ -23,6 +24,7 @@ def router(
     store: str | Store,
     who: Who,
     budgets: Sequence[Budget] = (),
+    budget_store: str | Store | None = None,
     thresholds: Thresholds | None = None,
     prometheus: str | None = None,
 ) -> APIRouter:
@@ -33,6 +35,7 @@ def router(
         who: a FastAPI dependency that returns a `Principal`, or raises an `HTTPException`: it decides what the caller
             may do, and which tenant's data it sees.
         budgets: the budgets that `/v1/budgets` reports.
+        budget_store: the store that they are kept in; None where it is `store`, which ClickHouse cannot be.
         thresholds: bounds of the golden signals; None for the defaults.
         prometheus: base URL of a Prometheus server with this library's rules.
 
@@ -40,7 +43,9 @@ def router(
         ConfigurationError: an argument is wrong.
         StoreError: the store is missing or cannot be used.
     """
-    services = services_for(store, budgets=budgets, thresholds=thresholds, prometheus=prometheus)
+    services = services_for(
+        store, budgets=budgets, budget_store=budget_store, thresholds=thresholds, prometheus=prometheus
+    )
     return _bound(services, who, rest, feedback_routes(into_store(services.store)))
 
 
@@ -86,6 +91,7 @@ def services_for(
     store: str | Store,
     *,
     budgets: Sequence[Budget] = (),
+    budget_store: str | Store | None = None,
     thresholds: Thresholds | None = None,
     prometheus: str | None = None,
     links: Links | None = None,
@@ -98,9 +104,16 @@ def services_for(
     """
     if prometheus is not None:
         checked_url(prometheus)
+    opened, kept_in = _opened(store), None if budget_store is None else _opened(budget_store)
+    if budgets and (kept_in or opened).is_clickhouse:
+        raise ConfigurationError(
+            f"budget_store: {kept_in or opened} has no transactions, which budgets need; name the store that "
+            "budget_store= of configure names"
+        )
     return Services(
-        _opened(store),
+        opened,
         budgets=tuple(budgets),
+        budget_store=kept_in,
         thresholds=thresholds or Thresholds(),
         prometheus=prometheus,
         links=links or Links(),

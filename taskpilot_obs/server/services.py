@@ -65,6 +65,8 @@ class Services:
 
     store: Store
     budgets: Sequence[Budget] = ()
+    budget_store: Store | None = None
+    """Where budgets are kept; None: in `store`."""
     thresholds: Thresholds = field(default_factory=Thresholds)
     prometheus: str | None = None
     links: Links = field(default_factory=Links)

@@ -7,7 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
-from typing import Final, NamedTuple
+from typing import Final
 
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import StoreError
@@ -29,17 +29,10 @@ Key = tuple[str | None, str]
 Write = Callable[[Sequence[Invocation]], None]
 
 
-class SpanCounts(NamedTuple):
-    """What became of the spans so far."""
-
-    received: int = 0
-    ignored: int = 0
-    """Not of the GenAI conventions; they tell where their children stand, and have no row."""
-    written: int = 0
-    late: int = 0
-    """Written after their trace: no roll-up above has them."""
-    torn: int = 0
-    """Traces that were written without their root, because they were quiet or too many waited."""
+COUNTED: Final = ("received", "ignored", "written", "late", "torn")
+"""What becomes of spans. `ignored` are not of the GenAI conventions; they tell where their children stand, and have no
+row. `late` were written after their trace: no roll-up above has them. `torn` are traces that were written without their
+root, because they were quiet or too many waited."""
 
 
 class _Pending:
@@ -71,7 +64,7 @@ class TraceBuffer:
         self._known = 0
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
-        self.counts = SpanCounts()
+        self._counts = dict.fromkeys(COUNTED, 0)
 
     def add(self, tenant: str | None, spans: Sequence[FinishedSpan]) -> None:
         """Take spans, and write the traces whose roots are among them.
@@ -102,7 +95,7 @@ class TraceBuffer:
 
     def counted(self) -> dict[str, int]:
         """What became of the spans so far, by name."""
-        return self.counts._asdict()
+        return dict(self._counts)
 
     def close(self) -> None:
         """Write what waits, as far as it has come, and stop."""
@@ -168,7 +161,8 @@ class TraceBuffer:
         return run._replace(cost=price.cost, cost_source=price.source)
 
     def _count(self, **more: int) -> None:
-        self.counts = self.counts._replace(**{name: getattr(self.counts, name) + n for name, n in more.items()})
+        for name, number in more.items():
+            self._counts[name] += number
 
     def _start(self) -> None:
         if self._thread is None and not self._stopped.is_set():

@@ -161,21 +161,23 @@ def statements(table: Table, there: Collection[str]) -> Iterator[str]:
         )
         return
     lines = [f"{name} {kind}" for name, kind in columns.items()]
-    lines += [
-        f"INDEX ix_{name} {name} TYPE bloom_filter(0.01) GRANULARITY 4" for name in _LOOKED_UP if _has_rows(table, name)
-    ]
-    key = [column.name for column in table.primary_key]
-    timed = table in ROW_TABLES
-    parts = "PARTITION BY toYYYYMM(created_at) PRIMARY KEY (created_at)" if timed else ""
-    order = ", ".join(["created_at", *key] if timed else key)
+    lines += [f"INDEX {index}" for index in _indexes(table).values()]
+    parts = "PARTITION BY toYYYYMM(created_at) PRIMARY KEY (created_at)" if table in ROW_TABLES else ""
     yield (
         f"CREATE TABLE IF NOT EXISTS {table.name} ({', '.join(lines)}) "
-        f"ENGINE = ReplacingMergeTree({WRITTEN_AT}) {parts} ORDER BY ({order})"
+        f"ENGINE = ReplacingMergeTree({WRITTEN_AT}) {parts} ORDER BY ({_sorting_key(table)})"
     )
 
 
-def _has_rows(table: Table, column: str) -> bool:
-    return table in ROW_TABLES and column in table.c
+def _indexes(table: Table) -> dict[str, str]:
+    """How the skip indexes of a table are declared, by name."""
+    columns = [name for name in _LOOKED_UP if name in table.c] if table in ROW_TABLES else []
+    return {f"ix_{name}": f"ix_{name} {name} TYPE bloom_filter(0.01) GRANULARITY 4" for name in columns}
+
+
+def _sorting_key(table: Table) -> str:
+    key = [column.name for column in table.primary_key]
+    return ", ".join(["created_at", *key] if table in ROW_TABLES else key)
 
 
 def _columns(table: Table) -> Iterator[tuple[str, str]]:
@@ -204,10 +206,13 @@ def kind_of(column: Column[Any]) -> str:
 
 def make_tables(connection: Connection) -> None:
     """Make every table and view that is missing, and add every column; harmless where all are there."""
-    there = _columns_there(connection)
+    there, indexes = _columns_there(connection), _indexes_there(connection)
     for table in _MADE:
         for statement in statements(table, there.get(table.name, ())):
             connection.execute(text(statement))
+        if table.name in there:
+            for name in _indexes(table).keys() - indexes.get(table.name, ()):
+                _add_index(connection, table, name)
     if not has_sums(connection):
         for statement in _NOTE_WRITES:
             connection.execute(text(statement))
@@ -215,6 +220,13 @@ def make_tables(connection: Connection) -> None:
         connection.execute(text(_SHOW_WORK))
     for name, query in VIEWS.items():
         connection.execute(text(f"CREATE VIEW IF NOT EXISTS {name} AS {query}"))
+
+
+def _add_index(connection: Connection, table: Table, name: str) -> None:
+    """Add a skip index; the server builds it for the rows that are there without being waited for."""
+    connection.execute(text(f"ALTER TABLE {table.name} ADD INDEX IF NOT EXISTS {_indexes(table)[name]}"))
+    build = f"ALTER TABLE {table.name} MATERIALIZE INDEX {name} SETTINGS mutations_sync = 0"
+    connection.execute(text(build))
 
 
 def has_sums(connection: Connection) -> bool:
@@ -227,7 +239,8 @@ def has_sums(connection: Connection) -> bool:
 
 def differences_of(connection: Connection) -> Iterator[str]:
     """What differs between the tables that are there and those that this code expects."""
-    there = _columns_there(connection)
+    there, keys = _columns_there(connection), _sorting_keys_there(connection)
+    indexes = _indexes_there(connection)
     for expected in TABLES:
         columns = there.get(expected.name)
         if columns is None:
@@ -239,6 +252,10 @@ def differences_of(connection: Connection) -> Iterator[str]:
                 yield f"{expected.name}: the column {column.name} is missing"
             elif found != wanted:
                 yield f"{expected.name}: the column {column.name} is {found}, and should be {wanted}"
+        for name in sorted(_indexes(expected).keys() - indexes.get(expected.name, ())):
+            yield f"{expected.name}: the index {name} is missing"
+        if expected in _MADE and (key := keys[expected.name]) != _sorting_key(expected):
+            yield f"{expected.name}: it is sorted by ({key}), and should be by ({_sorting_key(expected)})"
 
 
 def _columns_there(connection: Connection) -> dict[str, dict[str, str]]:
@@ -248,6 +265,21 @@ def _columns_there(connection: Connection) -> dict[str, dict[str, str]]:
     for table, name, kind in connection.execute(asked):
         there.setdefault(table, {})[name] = kind
     return there
+
+
+def _indexes_there(connection: Connection) -> dict[str, set[str]]:
+    """The names of the skip indexes that the database has, by table."""
+    asked = "SELECT table, name FROM system.data_skipping_indices WHERE database = currentDatabase() SETTINGS final = 0"
+    there: dict[str, set[str]] = {}
+    for table, name in connection.execute(text(asked)):
+        there.setdefault(table, set()).add(name)
+    return there
+
+
+def _sorting_keys_there(connection: Connection) -> dict[str, str]:
+    """What the tables of the database are sorted by; one column may stand in brackets of its own."""
+    asked = "SELECT name, sorting_key FROM system.tables WHERE database = currentDatabase() SETTINGS final = 0"
+    return {name: key.strip("()") for name, key in connection.execute(text(asked))}
 
 
 def size_of(connection: Connection) -> int:

@@ -16,7 +16,7 @@ from taskpilot_obs.store.tables import LLM_SERIES
 from taskpilot_obs.store.verdicts import revised
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from sqlalchemy import Connection, Table
 
@@ -36,7 +36,6 @@ class ClickHouseWriter:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._series: dict[_Key, int] = {}
         self._inserts = tuple(_ClickHouseInsert(table) for table in ROW_TABLES)
         self._insert_series = _ClickHouseInsert(LLM_SERIES)
 
@@ -48,25 +47,29 @@ class ClickHouseWriter:
         """
         with self._store.writing() as connection:
             keys = [*map(_SERIES, rows.llm_calls)]
-            self._name_series(connection, set(keys))
-            calls = [(self._series[key], *row) for key, row in zip(keys, rows.llm_calls, strict=True)]
-            parts = (calls, rows.runs, revised(connection, rows.feedback), rows.violations)
-            for into, part in zip(self._inserts, parts, strict=True):
+            numbers = {key: _digest(_names(key)) for key in set(keys)}
+            self._name_series(connection, numbers)
+            series = [numbers[key] for key in keys]
+            insert_calls, *inserts = self._inserts
+            insert_calls(connection, rows.llm_calls, series)
+            parts = (rows.runs, revised(connection, rows.feedback), rows.violations)
+            for into, part in zip(inserts, parts, strict=True):
                 into(connection, part)
 
-    def _name_series(self, connection: Connection, keys: set[_Key]) -> None:
+    def _name_series(self, connection: Connection, numbers: Mapping[_Key, int]) -> None:
         """Add the names that the store lacks: a restored backup, or a replica that took over, may lack some again."""
-        if not keys:
+        if not numbers:
             return
-        named = {key: tuple(name or "" for name in key) for key in keys}
-        self._series.update({key: _digest(named[key]) for key in keys - self._series.keys()})
-        number = LLM_SERIES.c.series_id
-        asked = select(number).where(number.in_({self._series[key] for key in keys}))
+        series_id = LLM_SERIES.c.series_id
+        asked = select(series_id).where(series_id.in_(set(numbers.values())))
         there = set(connection.execute(asked).scalars())
-        lines: set[Row] = {
-            (self._series[key], *names) for key, names in named.items() if self._series[key] not in there
-        }
+        lines: set[Row] = {(number, *_names(key)) for key, number in numbers.items() if number not in there}
         self._insert_series(connection, sorted(lines))
+
+
+def _names(key: _Key) -> tuple[str, ...]:
+    """A series as the table has it: without a name is the empty one."""
+    return tuple(name or "" for name in key)
 
 
 def _digest(names: tuple[str, ...]) -> int:
@@ -82,7 +85,7 @@ class _ClickHouseInsert:
         self._table = table.name
         self._columns = Columns(table)
 
-    def __call__(self, connection: Connection, rows: Sequence[Row]) -> None:
-        """Add the rows, in one request."""
+    def __call__(self, connection: Connection, rows: Sequence[Row], *ahead: Sequence[int]) -> None:
+        """Add the rows, in one request; with the first columns of the table, where the rows lack them."""
         if rows:
-            insert_block(connection, self._table, self._columns.block(rows))
+            insert_block(connection, self._table, self._columns.block(rows, *ahead))

@@ -6,7 +6,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Boolean, Column, Float, Index, Integer, SmallInteger, Table, Text, text
 
-from taskpilot_obs.store.tables import SINCE, UtcTime, added, metadata
+from taskpilot_obs.store.tables import SINCE, UtcTime, added, columns, metadata
 
 _ZERO: Final = text("0")
 
@@ -24,9 +24,7 @@ BUDGET_LEDGER = Table(
     Column(
         "spent_rest", BigInteger, nullable=False
     ),  # trillionths of a USD on top; not folded, so that adding is enough
-    Column("reserved_units", BigInteger, nullable=False),
-    Column("reserved_rest", BigInteger, nullable=False),
-    Column("refusals", BigInteger, nullable=False),
+    *columns(BigInteger, "reserved_units", "reserved_rest", "refusals", nullable=False),
     Column("alerted_permille", Integer, nullable=False),  # the highest threshold that was alerted in this period
     Column("updated_at", UtcTime, nullable=False),
     # the part of spent_* that was booked by estimate, because nothing states what the call cost
@@ -40,13 +38,10 @@ BUDGET_RESERVATIONS = Table(
     "budget_reservations",
     metadata,
     Column("reservation_id", Text, primary_key=True),
-    Column("budget", Text, nullable=False),
-    Column("scope_key", Text, nullable=False),
+    *columns(Text, "budget", "scope_key", nullable=False),
     Column("period_start", UtcTime, nullable=False),
-    Column("units", BigInteger, nullable=False),
-    Column("rest", BigInteger, nullable=False),
-    Column("created_at", UtcTime, nullable=False),
-    Column("expires_at", UtcTime, nullable=False),
+    *columns(BigInteger, "units", "rest", nullable=False),
+    *columns(UtcTime, "created_at", "expires_at", nullable=False),
     Index("ix_budget_reservations_budget", "budget", "scope_key", "period_start"),
     Index("ix_budget_reservations_expiry", "expires_at"),
 )
@@ -73,8 +68,7 @@ BENCHMARK_RUNS = Table(
     Column("finished_at", UtcTime),
     Column("name", Text),
     Column("status", Text, nullable=False),
-    Column("service", Text),
-    Column("environment", Text),
+    *columns(Text, "service", "environment"),
     Column("seed", BigInteger),
     Column("settings", Text),  # JSON: arms, tasks, iterations, load, base URLs, versions
     Column("summary", Text),  # JSON: figures by arm, and the verdict
@@ -89,28 +83,17 @@ BENCHMARK_CALLS = Table(
     Column("run_id", Text, nullable=False),
     Column("created_at", UtcTime, nullable=False),
     Column("arm", Text, nullable=False),
-    Column("provider", Text),
-    Column("model_name", Text),
-    Column("task", Text),
-    Column("item", Text),
+    *columns(Text, "provider", "model_name", "task", "item"),
     Column("iteration", Integer, nullable=False),
     Column("warm_up", Boolean, nullable=False),
     Column("status", Text, nullable=False),
-    Column("success", Boolean),
-    Column("correct", Boolean),
-    Column("latency_ms", Float(53)),
-    Column("time_to_first_token_ms", Float(53)),
+    *columns(Boolean, "success", "correct"),
+    *columns(Float(53), "latency_ms", "time_to_first_token_ms"),
     Column("lag_ms", Float(53)),  # how late the runner sent the call
-    Column("input_tokens", BigInteger),
-    Column("output_tokens", BigInteger),
-    Column("reasoning_tokens", BigInteger),
-    Column("cached_tokens", BigInteger),
-    Column("cost_nano", BigInteger),
+    *columns(BigInteger, "input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "cost_nano"),
     Column("cost_rest", SmallInteger),
     Column("retries", Integer),
-    Column("error_type", Text),
-    Column("error_category", Text),
-    Column("prompt_hash", Text),
+    *columns(Text, "error_type", "error_category", "prompt_hash"),
     Column("telemetry_id", Text),  # of the call in `llm_call_telemetry`
     Index("ix_benchmark_calls_run", "run_id", "created_at"),
 )

@@ -7,6 +7,7 @@ which every query gets by a setting, hides what was written twice.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import create_engine, event
@@ -37,11 +38,14 @@ SETTINGS: Final = {
     "aggregate_functions_null_for_empty": 1,  # a sum over nothing is NULL, as in the SQL standard
     "join_use_nulls": 1,
     "cast_keep_nullable": 1,
+    "input_format_null_as_default": 0,  # NULL in a column that allows none is refused, and not replaced
     "prefer_column_name_to_alias": 1,  # a condition means the column, and not what is selected under its name
     "mutations_sync": 2,  # a deletion has deleted when it returns
     "lightweight_deletes_sync": 2,
 }
 """What makes ClickHouse answer as the other engines do."""
+_FIRST: Final = datetime(1900, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(2299, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def is_on(connection: Connection) -> bool:
@@ -121,6 +125,14 @@ def _compiler(base: Any) -> Any:
             return f"bitAnd({self.process(binary.left, **kw)}, {self.process(binary.right, **kw)})"
 
     return Compiler
+
+
+def moment_text(moment: datetime) -> str:
+    """A moment as a query has it: text, because the driver cuts fractions of a second off.
+
+    Before and after what a `DateTime64(6)` holds, it is the first or the last moment: no row is beyond.
+    """
+    return f"{min(max(moment, _FIRST), _LAST).astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}"
 
 
 def step_of(moment: Any, step: timedelta) -> str:

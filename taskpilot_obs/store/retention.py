@@ -205,6 +205,7 @@ def _first_changed(connection: Connection, store: Store, before: datetime) -> da
 
 def _expired(store: Store, aged: _Aged, days: float) -> int:
     """Leave it to ClickHouse to delete what is older than the mark, now and from now on; how many rows there are."""
+    _mark_expired(store, aged.table)
     first = _announced(store, aged).cutoff
     if first < aged.cutoff:
         waits = f"calls of {first:%Y-%m-%d %H:%M} UTC are not summed up yet: their TTL is set another time"
@@ -214,6 +215,13 @@ def _expired(store: Store, aged: _Aged, days: float) -> int:
     with store.writing() as connection:
         clickhouse_upkeep.keep_for(connection, aged.table.name, moment_of(aged.table).name, timedelta(days=days))
     return count
+
+
+def _mark_expired(store: Store, table: Table) -> None:
+    """Mark what the server may have deleted by the TTL so far, which a longer one would not tell any more."""
+    with store.writing() as connection:
+        if (before := deleted_from(connection, table.name).before) is not None:
+            mark_deleted(connection, table, before, None)
 
 
 def _delete(store: Store, aged: _Aged) -> int:

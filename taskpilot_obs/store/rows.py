@@ -41,7 +41,7 @@ from taskpilot_obs.records import (
 from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK, LLM_CALLS, VIOLATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 Row = tuple[str | int | float | bool | None, ...]
 
@@ -96,9 +96,10 @@ def rows_of(records: Iterable[Record], source: Source = _UNKNOWN_SOURCE) -> Rows
 
 
 def _llm_call(call: Invocation, source: Source) -> Row:
-    said = call.attributes.get
     latency_ms = milliseconds(call.duration_s)
     first_ms = None if call.ttft_s is None else milliseconds(call.ttft_s)
+    pricing = call.pricing
+    names = _names_of(call)
     return (
         ended_us(call),
         SUCCESS[call.status],
@@ -110,40 +111,55 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         *money_of(None if call.cached else call.cost),
         rounded(latency_ms),
         None if first_ms is None else rounded(first_ms),
-        *texts(
-            call.invocation_id,
-            tenant_of(call),
-            call.user,
-            call.session,
-            said("llm_key"),
-            call.provider,
-            call.model,
-            said("prompt_name"),
-            said("step_id"),
-            said("task_id"),
-            said("workflow_run_id"),
-            said("thought_id"),
-            call.parent_id,
-            call.request_id,
-            call.trace_id,
-            call.agent,
-            call.workflow,
-        ),
+        *names[:17],
         call.cost_source,
         call.status.value,
-        stored_text(call.error_type),
+        names[17],
         call.error_category,
         _message(call.error_message),
-        *texts(said("experiment"), said("variant")),
+        *names[18:20],
         *source,
         call.operation.value,
-        *texts(call.request_model, call.response_model, said("service_tier")),
-        None if call.pricing is None else PRICING[call.pricing],
+        *names[20:23],
+        None if pricing is None else PRICING[pricing],
         call.price_gap,
         call.retries,
         call.input_length,
         call.output_length,
-        *texts(call.span_id, said("prompt_hash"), said("experiment_unit")),
+        *names[23:],
+    )
+
+
+def _names_of(call: Invocation) -> Sequence[str | None]:
+    """Names and identifiers in the order of their columns, which others stand between; looked at in one go."""
+    said = call.attributes.get
+    return texts(
+        call.invocation_id,
+        tenant_of(call),
+        call.user,
+        call.session,
+        said("llm_key"),
+        call.provider,
+        call.model,
+        said("prompt_name"),
+        said("step_id"),
+        said("task_id"),
+        said("workflow_run_id"),
+        said("thought_id"),
+        call.parent_id,
+        call.request_id,
+        call.trace_id,
+        call.agent,
+        call.workflow,
+        call.error_type,
+        said("experiment"),
+        said("variant"),
+        call.request_model,
+        call.response_model,
+        said("service_tier"),
+        call.span_id,
+        said("prompt_hash"),
+        said("experiment_unit"),
     )
 
 
@@ -206,12 +222,7 @@ def _feedback(feedback: Feedback, source: Source) -> Row:
         stored_text(said("feedback_id")) or token_hex(16),
         stored_text(feedback.request_id),
         stored_text(origin.tenant if origin.tenant is not None else said("organization_id")),
-        stored_text(origin.user),
-        stored_text(origin.workflow),
-        stored_text(origin.agent),
-        stored_text(said("prompt_name")),
-        stored_text(said("experiment")),
-        stored_text(said("variant")),
+        *texts(origin.user, origin.workflow, origin.agent, said("prompt_name"), said("experiment"), said("variant")),
         *source,
         stored_text(origin.session),
         _message(said(FEEDBACK_COMMENT)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Integer, cast, func, or_, select, text
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.questions import Question
 
 _run = AGENT_RUNS.c
+BENEATH: Final = ("llm_calls", "unpriced_calls", "tool_calls", "violations", "input_tokens", "output_tokens")
+"""Counts of what happened beneath a run. `unpriced_calls` are LLM calls without a known cost."""
 
 
 class RunSums(NamedTuple):
@@ -31,13 +33,8 @@ class RunSums(NamedTuple):
     runs: int
     successes: int
     failures: int
-    llm_calls: int
-    unpriced_calls: int
-    """LLM calls without a known cost."""
-    tool_calls: int
-    violations: int
-    input_tokens: int
-    output_tokens: int
+    beneath: dict[str, int]
+    """What happened beneath them, by the columns of `BENEATH`."""
     duration_total_ms: float
     cost: Decimal
     """In USD, of the LLM calls beneath with a known cost."""
@@ -82,12 +79,7 @@ _SUMS = (
     func.count(),
     func.count(_run.success),
     func.sum(cast(_run.success, Integer)),
-    func.sum(_run.llm_calls),
-    func.sum(_run.unpriced_calls),
-    func.sum(_run.tool_calls),
-    func.sum(_run.violations),
-    func.sum(_run.input_tokens),
-    func.sum(_run.output_tokens),
+    *(func.sum(_run[column]) for column in BENEATH),
     func.sum(_run.duration_ms),
     func.sum(_run.cost_rest),
     *wide_sum(_run.cost_nano),
@@ -96,17 +88,11 @@ _SUMS = (
 
 def _sums_of(values: Any) -> RunSums:
     runs, counted, successes, *beneath, duration_ms, rest, high, low = (value or 0 for value in values)
-    llm_calls, unpriced_calls, tool_calls, violations, input_tokens, output_tokens = map(int, beneath)
     return RunSums(
         runs=int(runs),
         successes=int(successes),
         failures=int(counted - successes),
-        llm_calls=llm_calls,
-        unpriced_calls=unpriced_calls,
-        tool_calls=tool_calls,
-        violations=violations,
-        input_tokens=input_tokens,
-        output_tokens=output_tokens,
+        beneath=dict(zip(BENEATH, map(int, beneath), strict=True)),
         duration_total_ms=float(duration_ms),
         cost=to_decimal(joined(high, low), rest),
     )

@@ -15,15 +15,12 @@ if TYPE_CHECKING:
 
 EMBEDDED: Final = "clickhouse+chdb"
 """Opens the engine inside of this process: for tests, and for looking at a copy. It needs the package chdb."""
-_DRIVERS: Final = {
-    "sqlite": "sqlite",
-    "sqlite+pysqlite": "sqlite",
-    "postgresql": "postgresql",
-    "postgres": "postgresql",
-    "postgresql+psycopg": "postgresql",
-    "clickhouse": "clickhouse",
-    EMBEDDED: "clickhouse",
+_SCHEMES: Final = {
+    "sqlite": ("sqlite", "sqlite+pysqlite"),
+    "postgresql": ("postgresql", "postgres", "postgresql+psycopg"),
+    "clickhouse": ("clickhouse", EMBEDDED),
 }
+_DRIVERS: Final = {scheme: database for database, schemes in _SCHEMES.items() for scheme in schemes}
 _ALLOWED: Final = (
     "allowed are sqlite:///FILE, postgresql+psycopg://USER:PASSWORD@HOST/DATABASE "
     "and clickhouse://USER:PASSWORD@HOST:8443/DATABASE?secure=1"

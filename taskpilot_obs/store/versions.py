@@ -115,11 +115,13 @@ def upgrade(store: OpenStore) -> None:
 def _upgrade_clickhouse(store: OpenStore) -> None:
     """Migrations only add, and each statement may be repeated: several processes may do it at once, without a lock."""
     with store.writing() as connection:
-        refuse_newer(read_version(connection, store.target.schema), str(store))
-        clickhouse_tables.make_tables(connection)
-        connection.execute(text(clickhouse_tables.MAKE_VERSION.format(VERSION_TABLE)))
-        note = text(f"INSERT INTO {VERSION_TABLE} (version_num, min_code) VALUES (:number, :code)")  # noqa: S608  a constant
-        connection.execute(note, {"number": REVISIONS[-1], "code": MIN_CODE})
+        found = read_version(connection, store.target.schema)
+        refuse_newer(found, str(store))
+        if found is None or not found.is_newer:
+            clickhouse_tables.make_tables(connection)
+            connection.execute(text(clickhouse_tables.MAKE_VERSION.format(VERSION_TABLE)))
+            note = text(f"INSERT INTO {VERSION_TABLE} (version_num, min_code) VALUES (:number, :code)")  # noqa: S608  a constant
+            connection.execute(note, {"number": REVISIONS[-1], "code": MIN_CODE})
     store.require_current()
 
 

@@ -27,7 +27,7 @@ from taskpilot_obs.store.tables import (
 from taskpilot_obs.store.verdicts import revised
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
     from sqlalchemy import Connection, Table
@@ -40,6 +40,8 @@ _MOMENT: Final = itemgetter(LLM_COLUMNS.index("created_at"))
 _NAMES: Final = ("provider", "model_name", "agent")
 _SERIES: Final = itemgetter(*map(LLM_COLUMNS.index, _NAMES))
 
+_MAX_SERIES: Final = 20_000
+"""How many numbers are remembered, unless one batch has more."""
 Series = tuple[str | None, str | None, str | None]
 """Provider, model and agent of a row, which may lack any of them."""
 
@@ -125,11 +127,14 @@ class Writer:
             self._inserts = tuple(kind(table, version) for table in _TABLES)
         return self._inserts
 
-    def _number(self, keys: Iterable[Series]) -> None:
+    def _number(self, keys: Collection[Series]) -> None:
         """Learn the numbers of series, in a transaction of their own: a number that is rolled back must not be kept."""
         new = [key for key in keys if key not in self._series]
         if not new:
             return
+        if len(self._series) + len(new) > _MAX_SERIES:  # agents and models may be named at run time
+            self._series.clear()
+            new = [*keys]
         dialect = sqlite if self._store.is_sqlite else postgresql
         named = {key: _names(key) for key in new}
         numbers: dict[Series, int] = {}

@@ -128,11 +128,12 @@ def test_a_folder_that_may_only_be_read(tmp_path: Path) -> None:
     fork(child)
 
 
-@pytest.mark.parametrize("name", ["audit.log", "audit", ".jsonl", "audit.host.12.jsonl"])
+@pytest.mark.parametrize("name", ["audit.log", "audit", ".jsonl", "audit.host.12.jsonl", "audit.jsonl.x.jsonl"])
 def test_names_that_cannot_be_told_from_others(tmp_path: Path, name: str) -> None:
     """A name that is not `….jsonl`, or looks like that of a further process' file, is refused."""
-    with pytest.raises(ConfigurationError, match=r"audit\.jsonl"):
+    with pytest.raises(ConfigurationError, match=r"audit\.jsonl") as caught:
         AuditLogExporter(tmp_path / name)
+    assert repr(str(tmp_path / name)) in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +340,7 @@ def test_a_file_replaced_at_runtime(log: Path, caplog: pytest.LogCaptureFixture)
     first, second = read(log.with_name("audit.recovered.1.jsonl"))
     assert (first["event"], second["event"]) == ("chain.start", "b")
     assert "mode 0644" in first["attributes"]["reason"]
-    assert "a new chain begins" in caplog.text
+    assert re.search("audit.jsonl: .*mode 0644.* a new chain begins", caplog.text)
 
 
 def test_a_file_that_may_not_grow(log: Path) -> None:
@@ -433,8 +434,8 @@ def test_two_writers_at_once(log: Path) -> None:
     """A second writer gets a file of its own, whose first record names the head that it knew; both verify."""
     first = AuditLogExporter(log)
     first.export([event("a"), event("b")])
-    second = AuditLogExporter(log)
-    third = AuditLogExporter(log)
+    second = AuditLogExporter(log, service="svc")
+    third = AuditLogExporter(log, service="svc")
     for exporter in (first, second, third):
         exporter.export([event("c")])
     for exporter in (first, second, third):
@@ -442,10 +443,22 @@ def test_two_writers_at_once(log: Path) -> None:
     others = sorted(log.parent.glob(f"audit.*.{os.getpid()}*.jsonl"))
     assert [path.name.rpartition(f".{os.getpid()}")[2] for path in others] == ["-2.jsonl", ".jsonl"]
     beginning = read(others[0])[0]
-    assert (beginning["event"], beginning["seq"]) == ("chain.start", 1)
+    assert (beginning["event"], beginning["seq"], beginning["service"]) == ("chain.start", 1, "svc")
     assert beginning["attributes"] == {"chain": "audit.jsonl", "head_seq": 2, "head_hash": read(log)[1]["hash"]}
     reports = verify(log)
     assert [(report.records, report.problem) for report in reports] == [(3, None), (2, None), (2, None)]
+
+
+@pytest.mark.parametrize(("host", "name"), [("My_Host.7", "My-Host-7"), ("-ünder-", "nder"), ("日本", "host")])
+def test_a_further_writers_file_is_named_by_host_and_process(
+    log: Path, monkeypatch: pytest.MonkeyPatch, host: str, name: str
+) -> None:
+    """Writers on hosts that share a folder have files of their own, whatever characters their hosts' names have."""
+    monkeypatch.setattr("taskpilot_obs.audit.files.node", lambda: host)
+    exporters = [AuditLogExporter(log), AuditLogExporter(log)]
+    assert log.with_name(f"audit.{name}.{os.getpid()}.jsonl").exists()
+    for exporter in exporters:
+        exporter.shutdown(1.0)
 
 
 def test_processes_at_once(log: Path) -> None:
@@ -687,7 +700,7 @@ def test_too_many_writers(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that opens the same log without end is told so."""
     monkeypatch.setattr("taskpilot_obs.audit.writer._MAX_WRITERS", 2)
     exporters = [AuditLogExporter(log) for _ in range(2)]
-    with pytest.raises(ConfigurationError, match="writes it 2 times already"):
+    with pytest.raises(ConfigurationError, match="no file is left for this process: 2 have a writer already, 0 cannot"):
         AuditLogExporter(log)
     for exporter in exporters:
         exporter.shutdown(1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter as Count
 from collections import defaultdict
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -133,6 +134,48 @@ def test_declared_names_are_admitted_first_and_their_gauges_balance() -> None:
     assert {sample.value for sample in values(registry, "agent_active_runs")} == {0}
     folded = registry.get_sample_value("taskpilot_obs_label_overflow_total", {"metric": "agent_runs_total"})
     assert folded == 1000 - 199
+
+
+def test_folded_names_are_looked_up_once_and_counted_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thousands of names beyond the bound share the series of the first: no label is admitted for any of them again."""
+    registry = CollectorRegistry()
+    exporter = PrometheusExporter(registry)
+
+    def turn(name: str) -> list[Started | Invocation]:
+        tool: dict[str, Any] = {"operation": Operation.TOOL, "name": "search", "agent": name, "is_task": False}
+        call: dict[str, Any] = {**tool, "operation": Operation.CHAT, "provider": "p"}
+        answered: dict[str, Any] = {**call, "response_model": "m"}
+        starts, ends = started(name), run(name)
+        return [
+            starts,
+            ends,
+            starts._replace(**tool),
+            ends._replace(**tool),
+            starts._replace(**call),
+            ends._replace(**answered),
+        ]
+
+    exporter.export([record for number in range(201) for record in turn(f"kept-{number}")])
+    admitted: list[str] = []
+    admit = Admission.admit
+
+    def counting(self: Admission, family: str, label: str, value: str) -> str:
+        admitted.append(label)
+        return admit(self, family, label, value)
+
+    monkeypatch.setattr(Admission, "admit", counting)
+    for _ in range(2):
+        exporter.export([record for number in range(5_000) for record in turn(f"folded-{number}")])
+    assert admitted == []
+    assert registry.get_sample_value("agent_runs_total", {"agent": "__other__", "status": "success"}) == 10_001
+    folded = {each.labels["metric"]: each.value for each in values(registry, "taskpilot_obs_label_overflow_total")}
+    agents = ("agent_runs_total", "agent_active_runs", "agent_run_duration_seconds", "agent_run_llm_calls")
+    calls = ("agent_tool_calls_total", "llm_active_requests", "llm_requests_total")
+    assert {folded[name] for name in agents + calls} == {10_001}
+    assert {folded[name] for name in ("workflow_runs_total", "workflow_active_runs", "workflow_cost_usd_total")} == {
+        10_101
+    }
+    assert total(registry, "agent_active_runs") == total(registry, "llm_active_requests") == 0
 
 
 def test_no_family_outgrows_its_bound() -> None:

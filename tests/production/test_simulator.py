@@ -18,6 +18,7 @@ from taskpilot_obs._pipeline import lifecycle
 from taskpilot_obs._pipeline.pipeline import Pipeline
 from taskpilot_obs._support import fork
 from taskpilot_obs._support.counters import InternalCounters
+from taskpilot_obs._telemetry import stores
 from taskpilot_obs.audit.writer import AuditWriter
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
@@ -64,10 +65,11 @@ def test_one_seed_is_one_run() -> None:
 
 def test_a_run_leaves_nothing_to_forks() -> None:
     """A real child does not close the descriptors of simulated processes, whose numbers have new owners by then."""
-    before = {*lifecycle.pipelines}, {*fork._renewables}
+    before = {*lifecycle.pipelines}, {*fork._renewables}, {*stores.filled}
     simulate(110)
     assert {*lifecycle.pipelines} <= before[0]
     assert {*fork._renewables} <= before[1]
+    assert {*stores.filled} <= before[2]
 
 
 def _run_of(seed: int, hashes: str) -> str:

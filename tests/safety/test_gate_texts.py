@@ -30,6 +30,11 @@ class Wanted(BaseModel):
     inner: dict[str, str] = {}
 
 
+class Called(Wanted):
+    def __call__(self) -> str:
+        return self.question
+
+
 class Question:
     def __init__(self, said: Any) -> None:
         self.said = said
@@ -79,6 +84,7 @@ def plan(asked: Any) -> str:
         Asked("delete it"),
         Wanted(question="delete it"),
         Wanted(question="x", inner={"y": "delete it"}),
+        Called(question="delete it"),
         [Asked("delete it")],
         ChatPromptValue(messages=[HumanMessage("delete it")]),
         b"delete it",
@@ -100,6 +106,12 @@ def test_text_in_the_fields_of_models_and_dataclasses_is_checked(asked: Any) -> 
     """A model, dataclass, plain object, dict key or bytes do not carry a denied word past an enforced policy."""
     with pytest.raises(PolicyViolationError):
         plan(asked)
+
+
+@pytest.mark.parametrize("bytelike", [b"\xff delete", bytearray(b"\xff delete"), memoryview(b"\xff delete")])
+def test_bytes_are_text_whatever_they_hold(bytelike: Any) -> None:
+    """Bytes that are not UTF-8 are shown to checks with a replacement character in their place."""
+    assert texts_in([bytelike]) == ["\ufffd delete"]
 
 
 def test_of_a_message_its_content_is_checked_and_nothing_else() -> None:

@@ -170,6 +170,7 @@ def test_harmless_text_survives(text: Any) -> None:
         ('{"token": {"value": "never closed', '{"token": [REDACTED:secret]'),
         ("a?sv=2024&sig=abc%2Bdef%2F0123456789%3D&se=1", "a?sv=2024&sig=[REDACTED:secret]&se=1"),
         ("a?b=1\\u0026sig=0123456789abcdef", "a?b=1\\u0026sig=[REDACTED:secret]"),
+        (f"a?Signature={'Ab9%2B' * 4}&Key-Pair-Id=K", "a?Signature=[REDACTED:secret]&Key-Pair-Id=K"),
         ("x?X-Amz-Signature=0123456789abcdef0123 y", "x?X-Amz-Signature=[REDACTED:secret] y"),
         ("to https://hooks.slack.com/services/T0/B0/abc.", "to https://[REDACTED:api_key]."),
         ("git@github.com says jane@github.com:2x", "git@github.com says [REDACTED:email]:2x"),
@@ -260,9 +261,17 @@ def test_a_cut_never_leaves_half_a_secret(secret: Any, kind: Any) -> None:
         assert kept.strip() in ("", "Bearer"[: len(kept.strip())]), (cut, shown)
 
 
+@pytest.mark.parametrize("key", [PEM, PGP])
+def test_text_between_two_private_keys_stays(key: str) -> None:
+    """Each key ends at its own footer, and so does what is hidden for it."""
+    shown = plain.text(f"first {key} then {key} last")
+    assert shown == "first [REDACTED:private_key] then [REDACTED:private_key] last"
+
+
 def test_long_text_is_cut_and_says_so() -> None:
     """At most `max_length` characters of the source are kept, and the cut is marked."""
     assert Redactor(max_length=5).text("abcdefgh") == "abcde[TRUNCATED]"
+    assert Redactor(max_length=5).text("mail ann@example.com") == "mail [TRUNCATED]"  # what is behind the cut is gone
     assert Redactor(max_length=5).text("abcde") == "abcde"
 
 

@@ -148,6 +148,7 @@ def test_every_structure_of_every_key(kind: str) -> None:
         "curl --proxy-user=alice:{} x",
         '["curl", "-u", "alice:{}"]',
         "sudo curl -sS -u :{} x",
+        "-u alice:{} are the arguments of curl",
     ],
 )
 def test_a_password_on_the_command_line_of_curl(text: str) -> None:

@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from _serving import PRESENT, benchmark_run, fill, present, requests_of, serving
+from _serving import PRESENT, benchmark_run, budget_store_of, fill, present, requests_of, serving
 from _stored import llm_call, store_at, task
 from pydantic import TypeAdapter
 
@@ -49,8 +49,13 @@ def full(engine_url: str) -> Iterator[Store]:
 
 
 @pytest.fixture(scope="module")
-def url(full: Store) -> Iterator[str]:
-    with serving(create_app(store=full, budgets=BUDGETS, now=present)) as address:
+def budget_store(full: Store, tmp_path_factory: pytest.TempPathFactory) -> str | None:
+    return budget_store_of(full, tmp_path_factory.mktemp("budgets"))
+
+
+@pytest.fixture(scope="module")
+def url(full: Store, budget_store: str | None) -> Iterator[str]:
+    with serving(create_app(store=full, budgets=BUDGETS, budget_store=budget_store, now=present)) as address:
         yield address
 
 
@@ -159,13 +164,14 @@ def test_tenants_budgets_providers_signals_and_runs(url: str) -> None:
     assert httpx.get(f"{url}/v1/runs/nothing").status_code == 404
 
 
-def test_summaries_and_rows_answer_alike(url: str, full: Store) -> None:
+def test_summaries_and_rows_answer_alike(url: str, full: Store, budget_store: str | None) -> None:
     """After hours and days are summed up, the same questions have the same answers; quantiles within their 1 %."""
     questions = ["/v1/benchmarks/summaries", "/v1/stats?period=30d", "/v1/costs", "/v1/tenants"]
     before = [get(url, question) for question in questions]
     aggregate_summaries("hourly", store=full, now=PRESENT + timedelta(hours=2))
     aggregate_summaries("daily", store=full, now=PRESENT + timedelta(days=2))
-    with serving(create_app(store=full, budgets=BUDGETS, now=present)) as fresh:  # which holds no answer of before
+    app = create_app(store=full, budgets=BUDGETS, budget_store=budget_store, now=present)
+    with serving(app) as fresh:  # which holds no answer of before
         for question, earlier in zip(questions, before, strict=True):
             assert _rounded(get(fresh, question)) == _rounded(earlier), question
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
-from _serving import PRESENT, bearer, benchmark_run, fill, present, requests_of, serving, tokens_in
-from _stored import store_at, task
+from _serving import PRESENT, bearer, benchmark_run, budget_store_of, fill, present, requests_of, serving, tokens_in
+from _stored import new_store, store_at, task
 from fastapi import FastAPI
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import make_url
 from starlette.testclient import TestClient
 
 from taskpilot_obs.budgets import Budget
@@ -78,13 +79,7 @@ class Pair:
 
 @pytest.fixture(scope="module")
 def pair(engine_url: str, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    from _stored import new_database, sqlite_url
-
-    other = (
-        sqlite_url(tmp_path_factory.mktemp("beside"))
-        if engine_url.startswith("sqlite")
-        else new_database(request.getfixturevalue("server"))
-    )
+    other = new_store(request, tmp_path_factory.mktemp("beside"), engine=make_url(engine_url).get_backend_name())
     file, tokens = tokens_in(tmp_path_factory.mktemp("tokens"))
     ours, theirs = requests_of("acme", 12), requests_of("globex", 9, seed=5)
     with store_at(engine_url) as alone, store_at(other) as beside:
@@ -94,7 +89,11 @@ def pair(engine_url: str, tmp_path_factory: pytest.TempPathFactory, request: pyt
         fill(beside, requests_of("globex", 3, seed=6, spread_s=60 * 86_400))
         fill(beside, [task(PRESENT - timedelta(minutes=1), tenant="globex", attributes=THEIR_TEST)])
         benchmark_run(beside)
-        first, second = (create_app(store=one, tokens=file, budgets=BUDGETS, now=present) for one in (alone, beside))
+        kept_in = budget_store_of(alone, tmp_path_factory.mktemp("budgets"))
+        first, second = (
+            create_app(store=one, tokens=file, budgets=BUDGETS, budget_store=kept_in, now=present)
+            for one in (alone, beside)
+        )
         yield Pair(first, second, tokens)
 
 

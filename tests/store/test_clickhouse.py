@@ -23,8 +23,19 @@ from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.exceptions import ConfigurationError, StoreError, StoreUnavailableError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.stats import get_stats
-from taskpilot_obs.store import Store, StoreExporter, clickhouse_sums, clickhouse_upkeep, erase, prune
+from taskpilot_obs.store import (
+    Store,
+    StoreExporter,
+    clickhouse_sums,
+    clickhouse_upkeep,
+    downgrade,
+    erase,
+    prune,
+    upgrade,
+)
+from taskpilot_obs.store.clickhouse_upkeep import keep_for
 from taskpilot_obs.store.differences import differences
+from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.on_clickhouse import SETTINGS
 from taskpilot_obs.store.rows import FEEDBACK_COMMENT, LLM_COLUMNS, rows_of
 from taskpilot_obs.store.tables import FEEDBACK, to_microseconds
@@ -155,6 +166,45 @@ def test_tables_are_those_that_the_code_expects(store: Store) -> None:
     assert differences(store) == ["agent_runs: the column variant is missing"]
     with store_at(store.target.name) as upgraded:
         assert differences(upgraded) == []
+
+
+@needs_clickhouse
+def test_an_upgrade_builds_an_index_that_is_missing_and_never_goes_back(store: Store) -> None:
+    """Rows are found by it as before; going back to an older version is refused, and changes nothing."""
+    Writer(store).write(rows_of([llm_call(user="ann"), llm_call(user="bob")]))
+    with store.writing() as connection:
+        connection.execute(text("ALTER TABLE llm_call_telemetry DROP INDEX ix_user_id"))
+    assert differences(store) == ["llm_call_telemetry: the index ix_user_id is missing"]
+    upgrade(store)
+    assert differences(store) == []
+    with pytest.raises(ConfigurationError, match="cannot go back"):
+        downgrade(store, "0002")
+    assert get_stats("1h", store=store, now=SOON, user_id="ann").requests == 1
+
+
+@needs_clickhouse
+def test_an_upgrade_leaves_newer_tables_alone(store: Store) -> None:
+    """A newer version that allows this code stays the one that is stated."""
+    columns = "taskpilot_obs_version (version_num, min_code)"
+    with store.writing() as connection:
+        connection.execute(text(f"INSERT INTO {columns} VALUES ('9999', '0004')"))  # noqa: S608  a constant
+    upgrade(store)
+    assert store.version() == "9999"
+
+
+@needs_clickhouse
+def test_a_longer_ttl_forgets_nothing_that_was_deleted(store: Store) -> None:
+    """What the server deleted by a shorter TTL is known to be missing after a longer one is set."""
+    with store.reading() as connection:
+        now = server_clock(connection)
+    Writer(store).write(rows_of([task(now - timedelta(days=20)), task(now - timedelta(days=1))]))
+    with store.writing() as connection:  # by hand: no mark tells how far it goes
+        keep_for(connection, "agent_runs", "created_at", timedelta(days=10))
+    prune({"agent_runs": 300}, store=store, now=now)
+    with store.reading() as connection:
+        before = deleted_from(connection, "agent_runs").before
+    assert before is not None
+    assert before > now - timedelta(days=11)
 
 
 @needs_clickhouse

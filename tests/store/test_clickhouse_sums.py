@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from _clickhouse import needs_clickhouse, new_clickhouse
-from _stored import NOON, llm_call, store_at
+from _stored import NOON, after_erasure, llm_call, store_at
 from sqlalchemy import select, text
 
 from taskpilot_obs._support.guarded import forget_causes
@@ -168,6 +168,29 @@ def test_an_erased_user_leaves_the_sums(store: Store) -> None:
     assert (told(store)["requests"], told(store)["failures"]) == (6, 0)
     assert waiting(store) == {("hourly", NOON), ("daily", NOON.replace(hour=0))}
     assert aggregate_summaries("daily", None, store=store) == 0
+
+
+def test_sums_of_calls_that_were_read_before_an_erasure_are_made_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that read the calls of a user before they were erased stores no sums that count."""
+    together = hours_from_rows
+
+    def overtaken(connection: Any, starts: Sequence[datetime]) -> Any:
+        found = together(connection, starts)
+        erase(user="bob", store=store)
+        return found
+
+    Writer(store).write(rows_of(some_calls()))
+    monkeypatch.setattr(clickhouse_sums, "hours_from_rows", overtaken)
+    aggregate_summaries("daily", None, store=store)
+    monkeypatch.setattr(clickhouse_sums, "hours_from_rows", together)
+    assert ("hourly", NOON) in waiting(store)
+    assert (told(store)["requests"], told(store)["failures"]) == (6, 0)
+    with after_erasure(store):
+        assert waiting(store) == set()
+        forget_rows(store)
+        assert (told(store)["requests"], told(store)["failures"]) == (6, 0)
 
 
 def test_an_erased_tenant_leaves_sums_of_calls_that_are_gone(store: Store) -> None:

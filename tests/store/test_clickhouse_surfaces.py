@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import typer
 from _clickhouse import needs_clickhouse, new_clickhouse
-from _stored import llm_call, store_at, task, verdict
+from _stored import llm_call, sqlite_url, store_at, task, url_of, verdict
 from fastapi.testclient import TestClient
 from typer.testing import CliRunner
 
+from taskpilot_obs.budgets import Budget
 from taskpilot_obs.cli import (
     aggregate,
     calls,
@@ -33,6 +34,7 @@ from taskpilot_obs.cli import (
     tenants,
 )
 from taskpilot_obs.cli._program import Program
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Status
 from taskpilot_obs.server import create_app
 from taskpilot_obs.server.web import PAGES
@@ -99,10 +101,6 @@ def test_a_command_answers(store: Store, command: str, told: str) -> None:
     assert told in "\n" + run(*command.split(), "--store", url_of(store))
 
 
-def url_of(store: Store) -> str:
-    return f"clickhouse+chdb:///{store.url.database}?database={store.target.schema}"
-
-
 def test_reports_and_exports_are_written(store: Store, tmp_path: Path) -> None:
     """A report and an export hold the calls."""
     run("report", str(tmp_path / "r.md"), "--store", url_of(store))
@@ -116,6 +114,19 @@ def test_a_page_is_shown(store: Store, path: str) -> None:
     """Every page of the server over it answers."""
     with TestClient(create_app(store=store), base_url="http://127.0.0.1", client=("127.0.0.1", 1)) as client:
         assert client.get(path).status_code == 200
+
+
+def test_budgets_are_shown_from_the_store_that_keeps_them(store: Store, tmp_path: Path) -> None:
+    """A server over ClickHouse asks `budget_store=` for budgets; without it, a server with budgets does not start."""
+    daily = Budget("daily", limit_usd=5, period="day")
+    with pytest.raises(ConfigurationError, match=r"budget_store: .* has no transactions"):
+        create_app(store=store, budgets=[daily])
+    with store_at(sqlite_url(tmp_path)):
+        pass
+    app = create_app(store=store, budgets=[daily], budget_store=sqlite_url(tmp_path))
+    with TestClient(app, base_url="http://127.0.0.1", client=("127.0.0.1", 1)) as client:
+        assert [line["budget"] for line in client.get("/v1/budgets").json()] == ["daily"]
+        assert client.get("/budgets").status_code == client.get("/").status_code == 200
 
 
 def test_a_tenant_is_erased_by_the_command() -> None:

@@ -125,11 +125,12 @@ def test_summing_up_twice_changes_nothing(store: Store) -> None:
     """Only what changed is summed up, and the result of another round is the same."""
     Writer(store).write(rows_of([llm_call(MIDNIGHT + n * HOUR) for n in range(5)]))
     assert aggregate_summaries("daily", None, store=store) == 5 + 1
+    lines = text("SELECT * FROM llm_usage_summaries ORDER BY period, period_start")
     with store.reading() as connection:
-        before = connection.execute(text("SELECT * FROM llm_usage_summaries")).all()
+        before = connection.execute(lines).all()
     assert aggregate_summaries("daily", None, store=store) == 0
     with store.reading() as connection:
-        assert connection.execute(text("SELECT * FROM llm_usage_summaries")).all() == before
+        assert connection.execute(lines).all() == before
 
 
 def test_a_late_call_is_counted(store: Store) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from _postgres import postgres_server
-from _stored import llm_call, new_database, store_at
+from _stored import llm_call, new_database, sqlite_url, store_at
 from prometheus_client import CollectorRegistry
 from sqlalchemy import text
 
 from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.config import build_recorder
+from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store import Store, StoreExporter
 
 
@@ -40,13 +41,17 @@ def test_the_first_batch_of_a_process_that_ends_is_written(store: Store, url: st
 
 
 @pytest.mark.usefixtures("at_exit")
-def test_budgets_of_a_process_that_ends_are_made(url: str) -> None:
-    """The thread that would read their figures again is not needed any more."""
-    team = Budget("team", limit_usd=1)
-    with store_at(url):
-        recorder = build_recorder(budget_store=url, budgets=[team], registry=CollectorRegistry())
+def test_budgets_of_a_process_that_ends_are_made(url: str, tmp_path: Path) -> None:
+    """The thread that would read their figures again is not needed any more; ClickHouse needs a store beside it."""
+    team, kept_in = Budget("team", limit_usd=1), url
+    with store_at(url) as store:
+        if store.is_clickhouse:
+            with pytest.raises(ConfigurationError, match=r"has no transactions.* budget_store="):
+                build_recorder(budget_store=url, budgets=[team], registry=CollectorRegistry())
+            kept_in = sqlite_url(tmp_path)
+        recorder = build_recorder(store=url, budget_store=kept_in, budgets=[team], registry=CollectorRegistry())
         assert recorder.shutdown()
-        (status,) = budget_status([team], store=url)
+        (status,) = budget_status([team], store=kept_in)
     assert status.spent == 0
 
 

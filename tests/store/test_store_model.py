@@ -11,18 +11,28 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 import pytest
+from _clickhouse import IN_FULL
 from _postgres import Server
-from _stored import NOON, llm_call, new_database, sqlite_url, store_at
+from _stored import NOON, clear, llm_call, new_database, sqlite_url, store_at
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
 from taskpilot_obs.exceptions import StoreError
 from taskpilot_obs.records import Source
 from taskpilot_obs.stats import get_cost_breakdown, get_series, get_stats, get_tenants_report
-from taskpilot_obs.store import Store, aggregate_summaries, downgrade, erase, prune, rebuild_summaries, rollups, upgrade
-from taskpilot_obs.store.ledger_tables import ALL_TABLES
-from taskpilot_obs.store.marks import deleted_from
+from taskpilot_obs.store import (
+    Store,
+    aggregate_summaries,
+    downgrade,
+    erase,
+    marks,
+    prune,
+    rebuild_summaries,
+    rollups,
+    upgrade,
+)
+from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.partitioning import partition
 from taskpilot_obs.store.rollups import FULL
 from taskpilot_obs.store.rows import rows_of
@@ -53,7 +63,9 @@ class Call(NamedTuple):
 class Model:
     """What a store should hold: every call that was taken, until it is erased."""
 
-    def __init__(self) -> None:
+    def __init__(self, shift: timedelta = timedelta(0)) -> None:
+        self.shift = shift
+        """How much later everything happens than at `NOON`: a server of ClickHouse deletes by its own clock."""
         self.calls: list[Call] = []
         self.deleted_before: datetime | None = None
         """Rows before are deleted; sums may tell them."""
@@ -61,7 +73,7 @@ class Model:
         """Calls before cannot be told apart by service, because of a downgrade."""
         self.nameless_before: datetime | None = None
         """Calls before cannot be told apart by tenant, because of a downgrade."""
-        self.now = NOON
+        self.now = NOON + shift
 
     def has_rows(self, moment: datetime) -> bool:
         return self.deleted_before is None or moment >= self.deleted_before
@@ -85,7 +97,8 @@ def write(calls: list[Call]) -> Act:
 
     def act(store: Store, model: Model) -> None:
         writer = Writer(store)
-        for call in calls:
+        for planned in calls:
+            call = planned._replace(at=planned.at + model.shift)
             made = llm_call(call.at, tenant=call.tenant, user=call.user, response_model=call.model, cost=call.cost)
             writer.write(rows_of([made], Source(call.service)))
             if model.has_rows(floor_hour(call.at)):
@@ -121,7 +134,7 @@ def forget_by_a_wrong_clock(store: Store, model: Model) -> None:
     """A year ahead of everything that is known: refused, and nothing changes."""
     if model.calls:
         with pytest.raises(StoreError, match="nothing was deleted"):
-            prune({"llm_call_telemetry": 1}, store=store, now=NOON + 4_000 * DAY)
+            prune({"llm_call_telemetry": 1}, store=store, now=model.now + 4_000 * DAY)
 
 
 def erase_user(user: str) -> Act:
@@ -157,7 +170,12 @@ def _forget_names(model: Model, hours: set[datetime], *tenants: str | None) -> N
 
 
 def go_back_and_forth(store: Store, model: Model) -> None:
-    """Services cannot be told apart after, nor tenants in sums by series alone; sum up again what is there."""
+    """Services cannot be told apart after, nor tenants in sums by series alone; sum up again what is there.
+
+    A store in ClickHouse never goes back.
+    """
+    if store.is_clickhouse:
+        return
     newest = max((call.at for call in model.calls), default=FIRST) + HOUR
     model.merged_before = max(newest, *(mark or FIRST for mark in (model.merged_before, model.deleted_before)))
     hours = nameless_hours(store, model)
@@ -171,7 +189,7 @@ def go_back_and_forth(store: Store, model: Model) -> None:
 
 def put_partitions(store: Store, _: Model) -> None:
     """A month each, from here on, under a store of PostgreSQL."""
-    if not store.is_sqlite:
+    if not (store.is_sqlite or store.is_clickhouse):
         partition(store=store)
 
 
@@ -238,13 +256,6 @@ def _check_groups(store: Store, model: Model, start: datetime, end: datetime) ->
         assert money.cost_usd == model.told(start, end)[1] == sum(part.cost_usd for part in money.by_tenant.values())
 
 
-def clear(store: Store) -> None:
-    with store.writing() as connection:
-        for table in ALL_TABLES:
-            if table.name != "llm_series":
-                connection.execute(delete(table))
-
-
 def _settings(examples: int) -> settings:
     return settings(
         max_examples=examples,
@@ -265,19 +276,37 @@ def _always_made(lines: int) -> Iterator[None]:
 
 
 def _play(store: Store, steps: list[Act], asked: tuple[datetime, datetime], lines: int) -> None:
-    with _always_made(lines):
+    with _always_made(lines), _one_hour(store):
         _live(store, steps, asked)
 
 
 def _live(store: Store, steps: list[Act], asked: tuple[datetime, datetime]) -> None:
     clear(store)
-    model = Model()
+    model = Model(_present(store) - NOON if store.is_clickhouse else timedelta(0))
+    start, end = (moment + model.shift for moment in asked)
     for act in steps:
         act(store, model)
-    check(store, model, *asked)
+    check(store, model, start, end)
     aggregate_summaries("daily", None, store=store)
-    check(store, model, *asked)
-    check(store, model, FIRST - 40 * DAY, NOON + 40 * DAY)
+    check(store, model, start, end)
+    check(store, model, FIRST - 40 * DAY + model.shift, NOON + 40 * DAY + model.shift)
+
+
+@contextmanager
+def _one_hour(store: Store) -> Iterator[None]:
+    """Let no hour begin by which a TTL is read, and read it for the half hour to come, while the server goes on."""
+    with pytest.MonkeyPatch.context() as patch:
+        if store.is_clickhouse:
+            with store.reading() as connection:
+                soon = server_clock(connection) + HOUR / 2
+            patch.setattr(marks, "server_clock", lambda _: soon)
+        yield
+
+
+def _present(store: Store) -> datetime:
+    """The hour that it is by the clock of the server."""
+    with store.reading() as connection:
+        return floor_hour(server_clock(connection))
 
 
 _OLD: Final = [
@@ -319,6 +348,16 @@ def test_a_server_is_right_or_says_what_it_lacks(
     store: Store, steps: list[Act], asked: tuple[datetime, datetime], lines: int
 ) -> None:
     """The same on PostgreSQL."""
+    _play(store, steps, asked, lines)
+
+
+@pytest.mark.parametrize("url", [IN_FULL], indirect=True)
+@_settings(15)
+@given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)
+def test_clickhouse_is_right_or_says_what_it_lacks(
+    store: Store, steps: list[Act], asked: tuple[datetime, datetime], lines: int
+) -> None:
+    """The same on ClickHouse, where a TTL deletes rows by the clock of the server."""
     _play(store, steps, asked, lines)
 
 

@@ -68,6 +68,20 @@ def test_a_number_that_another_series_of_the_batch_has_now_is_learned_again(
     assert sorted(tuple(row) for row in found) == [("new", "new"), ("old", "old")]
 
 
+def test_series_named_at_run_time_do_not_accumulate(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer remembers a bounded number of series, and gives each call its own, whether remembered or not."""
+    monkeypatch.setattr("taskpilot_obs.store.writer._MAX_SERIES", 3)
+    writer = Writer(store)
+    for batch in (range(3), range(2, 4), range(1, 4), range(5)):
+        names = [f"model-{number}" for number in batch]
+        writer.write(rows_of([llm_call(request_model=name, response_model=name) for name in names]))
+        assert len(writer._series) <= max(3, len(names))
+    with store.reading() as connection:
+        found = connection.execute(text(MODELS)).all()
+    assert len(found) == 13
+    assert all(own == named for own, named in found)
+
+
 def lookups(url: str) -> int:
     """How often a second batch asks for series."""
     seen: list[str] = []

@@ -92,8 +92,11 @@ def test_this_code_works_on_the_tables_of_the_version_before(home: Path | Server
 
 def test_newer_tables_that_allow_this_code_are_used(store: Store, url: str) -> None:
     """A store that a newer version wrote, and whose `min_code` this code fulfils, is written and read."""
+    columns = "taskpilot_obs_version (version_num, min_code)"
     with store.writing() as connection:
-        connection.execute(text("UPDATE taskpilot_obs_version SET version_num = '9999', min_code = '0004'"))
+        if not store.is_clickhouse:  # where the later row replaces the one that is there
+            connection.execute(text("DELETE FROM taskpilot_obs_version"))
+        connection.execute(text(f"INSERT INTO {columns} VALUES ('9999', '0004')"))  # noqa: S608  a constant
     exporter = StoreExporter(url)
     exporter.export([llm_call()])
     exporter.shutdown(5.0)
@@ -186,7 +189,14 @@ def test_the_check_sees_what_differs(store: Store) -> None:
         "DROP INDEX ux_llm_series": "llm_series: the index ux_llm_series is missing",
         "CREATE INDEX ux_llm_series ON llm_series (provider)": "llm_series: the index ux_llm_series is (provider)",
     }
-    if not store.is_sqlite:
+    if store.is_clickhouse:
+        changes = {
+            "ALTER TABLE agent_runs DROP INDEX ix_user_id": "agent_runs: the index ix_user_id is missing",
+            "ALTER TABLE agent_runs MODIFY COLUMN duration_ms Float32": "the column duration_ms is Float32",
+            "ALTER TABLE agent_runs MODIFY COLUMN name Nullable(String)": "the column name is Nullable(String)",
+            "ALTER TABLE store_state ADD COLUMN extra String, MODIFY ORDER BY (key, extra)": "sorted by (key, extra)",
+        }
+    elif not store.is_sqlite:
         changes["ALTER TABLE agent_runs ALTER COLUMN duration_ms TYPE numeric"] = "the column duration_ms is"
         changes["ALTER TABLE agent_runs ALTER COLUMN name DROP NOT NULL"] = "the column name allows NULL"
         changes["ALTER TABLE budget_writers DROP CONSTRAINT budget_writers_pkey"] = "the primary key is ()"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from agent_framework import AgentMiddleware, ChatMiddleware, FunctionMiddleware, MiddlewareFailure, ResponseStream
 
@@ -21,10 +21,10 @@ from taskpilot_obs.integration import (
 from taskpilot_obs_agent_framework import reading
 from taskpilot_obs_agent_framework.streams import Followed
 
-__all__ = ["AgentObserver", "ChatObserver", "FunctionObserver", "observability_middleware"]
+T = TypeVar("T")
 
 _SEEN: Final = "taskpilot_obs"
-"""In a context's metadata: it is observed already, by the agent's middleware or by that of the run."""
+"""In a context's metadata: it is being observed, by the agent's middleware or by that of the run around this one."""
 
 
 class _Observer:
@@ -48,10 +48,17 @@ class _Observer:
             MiddlewareFailure: a check in enforce mode refused; its cause is the `RefusedError`. Any other exception
                 of a tool would become its result, and the run would go on.
         """
-        run = self._begin(context)
-        if run is None:
+        recorder = get_recorder() if self._given is None else self._given
+        if not recorder.enabled or _SEEN in context.metadata:
             await call_next()
             return
+        context.metadata[_SEEN] = True
+        try:
+            await self._observe(self._start(recorder, context), context, call_next)
+        finally:  # middleware of the application may call again with this context: that is another call
+            context.metadata.pop(_SEEN, None)
+
+    async def _observe(self, run: ActiveInvocation, context: Any, call_next: Callable[[], Awaitable[None]]) -> None:
         try:
             with attached(run, reading.cause_of):
                 await self._check_input(run, context)
@@ -64,34 +71,27 @@ class _Observer:
         except RefusedError as refusal:
             raise MiddlewareFailure(str(refusal)) from refusal
 
-    def _begin(self, context: Any) -> ActiveInvocation | None:
-        recorder = get_recorder() if self._given is None else self._given
-        with guarded(reading.WHERE, recorder.counters):
-            if recorder.enabled and _SEEN not in context.metadata:
-                context.metadata[_SEEN] = True
-                return self._start(recorder, context)
-        return None
-
     def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
+        """Begin the run, whether or not its names can be read: what is not begun is not checked."""
         raise NotImplementedError
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         content: object = [context.options, context.messages]  # as they are, where they cannot be read
-        limits: dict[str, object] = {}
         with guarded(reading.WHERE, run.callsite.runtime.counters):
             content = reading.messages_of(context)
-            limits = answer_limits(context.options)
             run.set_input(content)
-        await check_input_async(run, content, arguments=limits)
+        await check_input_async(run, content, arguments=answer_limits(context.options))
 
 
 class AgentObserver(_Observer, AgentMiddleware):  # type: ignore[misc]  # the framework may be missing where types are checked
     """Records the runs of agents."""
 
     def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
-        run = recorder.start("invoke_agent", reading.agent_name(context.agent))
-        if context.session is not None:
-            run.set_attribute("conversation", str(context.session.session_id))
+        name = _read(recorder, lambda: reading.agent_name(context.agent), type(context.agent).__name__)
+        run = recorder.start("invoke_agent", name)
+        with guarded(reading.WHERE, recorder.counters):
+            if context.session is not None:
+                run.set_attribute("conversation", str(context.session.session_id))
         return run
 
 
@@ -99,14 +99,17 @@ class ChatObserver(_Observer, ChatMiddleware):  # type: ignore[misc]  # likewise
     """Records model calls: usage, model, cost, time to the first token."""
 
     def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
-        return recorder.start_llm(model=reading.model_of(context), provider=reading.provider_of(context.client))
+        model = _read(recorder, lambda: reading.model_of(context), None)
+        provider = _read(recorder, lambda: reading.provider_of(context.client), None)
+        return recorder.start_llm(model=model, provider=provider)
 
 
 class FunctionObserver(_Observer, FunctionMiddleware):  # type: ignore[misc]  # likewise
     """Records tool calls. A refused tool does not run, and the run that asked for it is aborted."""
 
     def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
-        return recorder.start("execute_tool", context.function.name)
+        name = _read(recorder, lambda: str(context.function.name), type(context.function).__name__)
+        return recorder.start("execute_tool", name)
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         arguments: dict[str, object] = {"arguments": context.arguments}
@@ -125,6 +128,13 @@ def observability_middleware(recorder: Recorder | None = None) -> list[Any]:
         recorder: where to; the default one when left out.
     """
     return [AgentObserver(recorder), FunctionObserver(recorder), ChatObserver(recorder)]
+
+
+def _read(recorder: Recorder, read: Callable[[], T], otherwise: T) -> T:
+    """What an object of the application states; it may raise."""
+    with guarded(reading.WHERE, recorder.counters):
+        return read()
+    return otherwise
 
 
 async def _end_released(run: ActiveInvocation, response: Any) -> None:

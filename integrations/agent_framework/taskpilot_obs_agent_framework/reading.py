@@ -11,9 +11,6 @@ from agent_framework.exceptions import ChatClientException
 from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, RefusedError, Status, guarded, register_status
 
 WHERE: Final = "agent_framework"
-"""What has failed, where reading the framework's objects has."""
-_NOT_SAID: Final = "unknown"
-"""What clients without a provider's name state."""
 
 register_status("agent_framework._middleware.MiddlewareTermination", Status.INTERRUPTED)
 register_status("agent_framework._middleware.MiddlewareFailure", Status.BLOCKED)
@@ -40,9 +37,9 @@ def model_of(context: Any) -> str | None:
 
 
 def provider_of(client: Any) -> str | None:
-    """The provider that a client names; None for one that names none."""
+    """The provider that a client names; None for one that names none, or "unknown"."""
     stated = getattr(client, "OTEL_PROVIDER_NAME", None)
-    return stated if isinstance(stated, str) and stated != _NOT_SAID else None
+    return stated if isinstance(stated, str) and stated != "unknown" else None
 
 
 def messages_of(context: Any) -> list[dict[str, str]]:
@@ -64,8 +61,7 @@ def text_of(value: Any) -> str:
 
 def arguments_of(context: Any) -> dict[str, object]:
     """What the model asks a tool to do."""
-    given = context.arguments
-    return dict(given) if isinstance(given, Mapping) else given.model_dump()
+    return dict(context.arguments) if isinstance(context.arguments, Mapping) else context.arguments.model_dump()
 
 
 def write_result(run: ActiveInvocation, result: Any) -> object:

@@ -13,8 +13,6 @@ from taskpilot_obs.integration import ActiveInvocation, Recorder, Status, attach
 from taskpilot_obs_agent_framework.reading import WHERE, cause_of
 from taskpilot_obs_agent_framework.streams import Followed
 
-__all__ = ["observe"]
-
 W = TypeVar("W")
 _OBSERVED: Final = "_taskpilot_obs_observed"
 

@@ -14,7 +14,7 @@ from _provider import Provider, answering, serving
 from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, table
 from _tools import broken, get_weather, ran
 
-from taskpilot_obs import observe_workflow
+from taskpilot_obs import observe_workflow, shutdown
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import BudgetExceededError, ConfigurationError, PolicyViolationError
 from taskpilot_obs.integration import Recorder
@@ -29,7 +29,13 @@ if find_spec("agent_framework") is None:
 import agent_framework as af
 from agent_framework.openai import OpenAIChatCompletionClient
 from openai import AsyncOpenAI
-from taskpilot_obs_agent_framework import ChatObserver, observability_middleware, observe
+from taskpilot_obs_agent_framework import (
+    AgentObserver,
+    ChatObserver,
+    FunctionObserver,
+    observability_middleware,
+    observe,
+)
 
 Work = Callable[["Agents"], Awaitable[Any]]
 
@@ -167,7 +173,10 @@ def test_cancelled(provider: Provider, seen: Captured[Invocation], stream: bool)
 
 @pytest.mark.parametrize("how", ["dropped", "closed"])
 def test_a_stream_that_is_left(provider: Provider, seen: Captured[Invocation], how: str) -> None:
-    """Call and agent of a stream that is read in part are abandoned."""
+    """Call and agent of a stream that is read in part are abandoned, at the latest when the process ends.
+
+    The framework may close a dropped stream's generators in an order in which they fail: "already running".
+    """
 
     async def work(at: Agents) -> None:
         stream = at.agent().run("hi", stream=True)
@@ -176,13 +185,14 @@ def test_a_stream_that_is_left(provider: Provider, seen: Captured[Invocation], h
         if how == "closed":
             await stream.close()
         del stream, _
-        for _ in range(500):  # the loop closes the framework's generators one by one, and their connections in between
+        for _ in range(50):  # the loop closes the framework's generators one by one, and their connections in between
             gc.collect()
             await asyncio.sleep(0.01)
             if len(seen) >= 2:
                 break
 
     play(provider, work)
+    shutdown()
     assert table(seen) == [("Planner", None, "abandoned"), ("gpt-4o-mini", "Planner", "abandoned")]
 
 
@@ -470,6 +480,60 @@ def test_the_output_of_a_stream_is_checked_when_it_is_out(provider: Provider) ->
         with capture_records(Decision, fresh) as decisions:
             play(provider, lambda at: read(at.agent().run("hi", stream=True)))
         assert [one.result.value for one in decisions] == ["bypassed"] * 2
+
+
+async def twice(_context: Any, call_next: Any) -> None:
+    """Middleware of the application that asks again, because it does not like the first answer."""
+    await call_next()
+    await call_next()
+
+
+def test_a_call_that_is_made_again_with_one_context_is_recorded(provider: Provider) -> None:
+    """Middleware around the observer calls twice: both calls are recorded and asked about, an answer each."""
+    middleware = [af.chat_middleware(twice), ChatObserver()]
+    before = len(provider.calls)
+    with fresh_recorder() as fresh, capture_invocations(fresh) as seen:
+        play(provider, lambda at: at.agent(middleware=middleware).run("hi"))
+        assert [(run.name, run.usage is not None) for run in seen] == [("gpt-4o-mini", True)] * 2
+    budget = Budget("calls", limit_requests=1, period="day", action="enforce")
+    with fresh_recorder(budgets=[budget]), pytest.raises(af.MiddlewareFailure):
+        play(provider, lambda at: at.agent(middleware=middleware).run("hi"))
+    assert len(provider.calls) == before + 3
+
+
+class Nameless:
+    """An agent, a client and a function of the application that do not state their names."""
+
+    @property
+    def name(self) -> str:
+        raise RuntimeError("no name yet")
+
+    model = OTEL_PROVIDER_NAME = name
+
+
+@pytest.mark.parametrize("kind", ["agent", "chat", "function"])
+def test_what_cannot_be_named_is_asked_about(kind: str) -> None:
+    """Work whose names cannot be read is checked and recorded all the same."""
+    odd: Any = Nameless()
+    said = [af.Message("user", ["a secret"])]
+    context: Any
+    if kind == "agent":
+        context = af.AgentContext(agent=odd, messages=said)
+    elif kind == "chat":
+        context = af.ChatContext(client=odd, messages=said, options={})
+    else:
+        context = af.FunctionInvocationContext(function=odd, arguments={"what": "a secret"})
+    observer = {"agent": AgentObserver, "chat": ChatObserver, "function": FunctionObserver}[kind]()
+    sent: list[str] = []
+
+    async def send() -> None:
+        sent.append(kind)
+
+    with fresh_recorder(policies=[DenyWords(["secret"])], mode="enforce") as fresh, capture_invocations(fresh) as seen:
+        with pytest.raises(af.MiddlewareFailure):
+            asyncio.run(observer.process(context, send))
+        assert [run.status.value for run in seen] == ["blocked"]
+    assert sent == []
 
 
 def test_a_budget_refuses_the_second_call(provider: Provider) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from anthropic._base_client import AsyncAPIClient, SyncAPIClient
 
@@ -10,7 +10,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.integration import ModelRequest, Recorder, get_recorder, wrap_sdk_client
 
 if TYPE_CHECKING:
-    from anthropic._models import FinalRequestOptions
+    from collections.abc import Mapping
 
 C = TypeVar("C", bound=SyncAPIClient | AsyncAPIClient)
 
@@ -39,10 +39,9 @@ def wrap(client: C, *, recorder: Recorder | None = None) -> C:
     return wrap_sdk_client(client, _asked, recorder or get_recorder(), is_async=isinstance(client, AsyncAPIClient))
 
 
-def _asked(client: SyncAPIClient | AsyncAPIClient, options: FinalRequestOptions) -> ModelRequest | None:
+def _asked(client: SyncAPIClient | AsyncAPIClient, path: str, body: Mapping[str, Any]) -> ModelRequest | None:
     """What a request asks a model; None for the counting of tokens, batches, files and all else."""
-    body = options.json_data
-    if options.url.partition("?")[0] != _MESSAGES or options.method.lower() != "post" or not isinstance(body, dict):
+    if not path.endswith(_MESSAGES):
         return None
     model, name = body.get("model"), type(client).__name__
     return ModelRequest(

@@ -151,24 +151,10 @@ class Observer:
 
     def _before_model(self, context: Any) -> None:
         """Begin a model call and ask about it: crewAI reports its start later where an agent makes the call."""
-        messages, limits = self._read_call(context)
-        call_id = _current_call_id.get() if context.executor is None else None
-        run = self._started(
-            call_id,
-            context.llm,
-            lambda: self._start_call(context.llm, messages, getattr(context.llm, "stream", None)),
-        )
-        _ask(run, check_input, messages, arguments=limits)
-
-    def _read_call(self, context: Any) -> tuple[Any, dict[str, object]]:
-        """The messages and limits of a call; as they are where they cannot be read, so that the checks refuse."""
-        messages = context.messages
-        limits: dict[str, object] = {}
-        with guarded(_WHERE, self._recorder.counters):
-            messages = list(context.messages)
-        with guarded(_WHERE, self._recorder.counters):
-            limits = answer_limits(context.llm)
-        return messages, limits
+        llm, messages = context.llm, context.messages
+        make: Make = partial(self._start_call, llm, messages, getattr(llm, "stream", None))
+        run = self._started(_current_call_id.get() if context.executor is None else None, llm, make)
+        _ask(run, check_input, messages, arguments=answer_limits(llm, self._recorder.counters))
 
     def _before_tool(self, context: Any) -> None:
         """Begin a tool call, and ask about it; a refused tool does not run, and the model is told so."""

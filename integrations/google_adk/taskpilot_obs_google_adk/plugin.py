@@ -16,7 +16,6 @@ from taskpilot_obs.integration import (
     LlmInvocation,
     Operation,
     Recorder,
-    RefusedError,
     Status,
     answer_limits,
     check_input_async,
@@ -115,12 +114,9 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         call = CurrentRun(run, None, agent)
         if is_content_read(run):
             content: object = [llm_request.config, llm_request.contents]  # as they are, where they cannot be read
-            limits: dict[str, object] = {}
             with guarded(_WHERE, recorder.counters):
                 content = _asked(llm_request)
-            with guarded(_WHERE, recorder.counters):
-                limits = answer_limits(llm_request.config)
-            await _checked_input(call, content, limits)
+            await _checked_input(call, content, answer_limits(llm_request.config, recorder.counters))
         self._runs.add(invocation, ("llm", agent), call)
 
     async def after_model_callback(self, *, callback_context: Any, llm_response: Any) -> None:
@@ -210,16 +206,16 @@ async def _checked_input(entry: CurrentRun, content: object, arguments: Mapping[
     entry.run.set_input(given if content is None else content)
     try:
         await check_input_async(entry.run, content, arguments=given)
-    except RefusedError as refusal:
-        entry.close(refusal)
+    except BaseException as error:  # a refusal, or the caller's cancellation: no callback follows
+        entry.close(error)
         raise
 
 
 async def _checked_output(entry: CurrentRun, result: object) -> None:
     try:
         await check_output_async(entry.run, result)
-    except RefusedError as refusal:
-        entry.close(refusal)
+    except BaseException as error:  # a refusal, or the caller's cancellation: no callback follows
+        entry.close(error)
         raise
 
 

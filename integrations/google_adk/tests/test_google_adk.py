@@ -22,7 +22,7 @@ from taskpilot_obs import observe_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError, RefusedError
-from taskpilot_obs.records import Invocation, Operation, Pricing
+from taskpilot_obs.records import Invocation, Operation, Pricing, Status
 from taskpilot_obs.safety import ALLOW, CheckInput, DenyTools, DenyWords, PolicyResult, check_with
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
@@ -307,6 +307,30 @@ def test_output_is_withheld() -> None:
             asyncio.run(ask(agent()))
         assert [status for _, _, status in table(seen)] == ["blocked"] * 2
         assert seen[0].usage is not None
+
+
+def test_a_cancellation_in_a_check_of_the_output_ends_the_call() -> None:
+    """A caller who gives up while a check of the answer runs is billed for the answer: its call has its tokens."""
+
+    async def give_up() -> None:
+        asked = asyncio.Event()
+
+        async def slow(_subject: object) -> bool:
+            asked.set()
+            await asyncio.Event().wait()
+            return True
+
+        with fresh_recorder(policies=[check_with(slow, stages="output")]) as fresh, capture_invocations(fresh) as seen:
+            asking = asyncio.ensure_future(ask(agent()))
+            await asked.wait()
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            call = next(each for each in seen if each.name == MODEL)
+            assert call.status is Status.CANCELLED
+            assert call.usage is not None
+
+    asyncio.run(give_up())
 
 
 class OddResponse(LlmResponse):  # type: ignore[misc]  # the framework may be missing where types are checked

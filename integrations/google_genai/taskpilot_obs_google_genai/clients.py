@@ -57,21 +57,23 @@ def wrap(client: Client, *, recorder: Recorder | None = None) -> Client:
 def _asked(models: Any, operation: Operation, asked: Mapping[str, Any]) -> ModelRequest:
     """What is asked; where the configuration cannot be read, the checks get it as it is."""
     with guarded("google_genai", models.observed_by.counters):
-        return _read(models.provider, operation, asked)
+        return _read(models, operation, asked)
     said = [asked[name] for name in ("config", *_SAID) if asked.get(name) is not None]
     return ModelRequest(_model_of(asked), models.provider, operation, said)
 
 
-def _read(provider: str, operation: Operation, asked: Mapping[str, Any]) -> ModelRequest:
+def _read(models: Any, operation: Operation, asked: Mapping[str, Any]) -> ModelRequest:
     config = asked.get("config")
     said = (
         _option(config, "system_instruction"),
         *(asked.get(name) for name in _SAID),
+        _option(_option(config, "http_options"), "extra_body"),
+        _option(models._api_client._http_options, "extra_body"),  # noqa: SLF001  of the client; no public reader
     )
     limit = _option(config, _LIMIT)
     return ModelRequest(
         _model_of(asked),
-        provider,
+        models.provider,
         operation,
         [each for each in said if each is not None],
         {} if limit is None else {_LIMIT: limit},

@@ -29,6 +29,7 @@ from taskpilot_obs.providers.names import infer_provider
 
 __all__ = ["ObservabilityTracer", "observe"]
 
+_UNNAMED: Final = "pipeline"
 _WHERE: Final = "haystack"
 _TOOL_ERROR: Final = "haystack.tools.errors.ToolInvocationError"
 _current: contextvars.ContextVar[ObservabilitySpan | None] = contextvars.ContextVar("haystack_span", default=None)
@@ -122,16 +123,20 @@ class ObservabilityTracer(tracing.Tracer):  # type: ignore[misc]  # Haystack may
     ) -> ActiveInvocation | None:
         parent: Any = CURRENT if current_run() is not None or above is None else above.run
         if name == "haystack.pipeline.run":
-            stated = (tags.get("haystack.pipeline.metadata") or {}).get("name")
-            return self._recorder.start("invoke_workflow", str(stated or "pipeline"), parent=parent)
+            return self._recorder.start("invoke_workflow", self._pipeline_name(tags), parent=parent)
         if name == "haystack.agent.run":
             return self._recorder.start("invoke_agent", component or "Agent", parent=parent)
         if name == "haystack.agent.step.tool":
-            return self._recorder.start("execute_tool", tags["haystack.tool.name"], parent=parent)
+            return self._recorder.start("execute_tool", str(tags.get("haystack.tool.name") or "tool"), parent=parent)
         operation = _model_operation(name, str(tags.get("haystack.component.type")))
         if operation is None or open_llm_call() is not None:
             return None  # a generator within a generator is one call
         return self._recorder.start_llm(model=None, operation=operation, parent=parent)
+
+    def _pipeline_name(self, tags: Mapping[str, Any]) -> str:
+        with guarded(_WHERE, self._recorder.counters):  # metadata is the application's
+            return str((tags.get("haystack.pipeline.metadata") or {}).get("name") or _UNNAMED)
+        return _UNNAMED
 
 
 def _model_operation(name: str, kind: str) -> Operation | None:

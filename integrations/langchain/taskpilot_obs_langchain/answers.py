@@ -86,6 +86,15 @@ def note_answer(
         call.set_output(generation.text if message is None else plain([message]))
 
 
+def lend_usage(call: LlmInvocation, response: LLMResult) -> None:
+    """Give an answer's usage to the call of a layer above, which may not see the answer; what it reads itself wins."""
+    generations = response.generations
+    message = getattr(generations[0][0], "message", None) if generations and generations[0] else None
+    said = said_by(message, streamed=call.streaming)
+    if said is not None and call.usage is None:
+        call.note_response(said)
+
+
 def _read_now(call: LlmInvocation, said: Said) -> bool:
     """Read it for a span that ends now, the quick way; whether that was enough."""
     reading = quick_reading(said)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.messages import BaseMessage, ToolMessage
 
-from taskpilot_obs.integration import LlmInvocation, RefusedError, check_input, check_output, guarded
+from taskpilot_obs.integration import LlmInvocation, RefusedError, block_above, check_input, check_output, guarded
+from taskpilot_obs_langchain import answers
 from taskpilot_obs_langchain.runs import RunEntry, close, take
 
 if TYPE_CHECKING:
@@ -53,6 +54,11 @@ def before(
 
 def before_call(handler: object, runs: RunRegistry, said: Mapping[str, Any], content: object) -> None:
     """Ask before a model is called; its longest answer is stated for budgets. See `before`."""
+    entry = runs.get(said["run_id"].int)
+    if type(entry) is RunEntry and entry.owner is handler and not entry.mine and entry.run is block_above():
+        if entry.run is not None:
+            check_input(entry.run, content)
+        return
     longest = (said.get("metadata") or _NO_ARGUMENTS).get("ls_max_tokens")
     before(handler, runs, said["run_id"], content, _NO_ARGUMENTS if longest is None else {"max_tokens": longest})
 
@@ -86,7 +92,7 @@ def after(runs: RunRegistry, entry: RunEntry, output: object, *, released: bool)
         answer = _answer_of(entry, output)
     try:
         check_output(run, answer, released=released)
-    except RefusedError as error:
+    except BaseException as error:
         close(runs, entry)
         run.fail(error)
         raise
@@ -108,8 +114,16 @@ def note_token(runs: RunRegistry, run_id: UUID, token: object) -> None:
 
 def after_call(call: LlmInvocation, response: LLMResult) -> None:
     """Ask about a model's answer; one that was streamed is out already. See `after`."""
-    answers = [getattr(each, "message", each) for several in response.generations for each in several]
-    _withhold(call, [getattr(each, "content", None) or getattr(each, "text", None) for each in answers], call.streaming)
+    said = [getattr(each, "message", each) for several in response.generations for each in several]
+    _withhold(call, [getattr(each, "content", None) or getattr(each, "text", None) for each in said], call.streaming)
+
+
+def lend_answer(call: LlmInvocation, response: LLMResult) -> None:
+    """Give an answer to the call of a layer above, and ask about it where that layer is a block."""
+    with guarded("langchain", call.callsite.runtime.counters):
+        answers.lend_usage(call, response)
+    if call is block_above():
+        after_call(call, response)
 
 
 def after_tool(run: ActiveInvocation, output: object) -> None:
@@ -130,6 +144,6 @@ def is_failure(output: object) -> bool:
 def _withhold(run: ActiveInvocation, output: object, released: bool) -> None:  # noqa: FBT001  one place reads it
     try:
         check_output(run, output, released=released)
-    except RefusedError as error:
+    except BaseException as error:
         run.fail(error)
         raise

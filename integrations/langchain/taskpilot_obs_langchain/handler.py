@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from langchain_core.callbacks import BaseCallbackHandler
 
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.integration import LlmInvocation, RefusedError, guarded, register_status
+from taskpilot_obs.integration import LlmInvocation, RefusedError, guarded
 from taskpilot_obs.records import SUCCESS, Operation, Status
 from taskpilot_obs_langchain import answers, checks, dropped, middleware, models, streams
 from taskpilot_obs_langchain.breakpoints import hear_graphs
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     from taskpilot_obs.integration import Recorder
 
 _WORKFLOW: Final = Operation.WORKFLOW
-
-for _refusal in (
-    "_redaction.PIIDetectionError",
-    "model_call_limit.ModelCallLimitExceededError",
-    "tool_call_limit.ToolCallLimitExceededError",
-):
-    register_status(f"langchain.agents.middleware.{_refusal}", Status.BLOCKED)
 
 
 class ObservabilityHandler(BaseCallbackHandler):
@@ -258,6 +251,8 @@ class ObservabilityHandler(BaseCallbackHandler):
         settings = serialized.get("kwargs") if serialized else None
         settings = settings if type(settings) is dict else models.NOTHING
         call = self._open.call(entry, said, settings)
+        if call is None:
+            return None
         if call.provider == dropped.ANTHROPIC:
             entry.gap = dropped.gap_asked_for(said.get("invocation_params") or models.NOTHING, settings)
         self._silent[entry.key] = call
@@ -309,6 +304,9 @@ class ObservabilityHandler(BaseCallbackHandler):
         if type(entry) is not RunEntry or not isinstance(entry.run, LlmInvocation):
             return
         repeated = streams.repeated(self._runs, entry.key) if self._stated else None
+        if not entry.mine:
+            checks.lend_answer(entry.run, response)
+            return
         close(self._runs, entry)
         if entry.gap is not None:
             dropped.note_asked(entry.run, entry.gap)
@@ -322,7 +320,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         """A model has failed, or its stream was left."""
         repeated = streams.repeated(self._runs, run_id.int)
         entry = take(self._runs, run_id)
-        if entry is None or not isinstance(entry.run, LlmInvocation):
+        if entry is None or not entry.mine or not isinstance(entry.run, LlmInvocation):
             return
         if entry.gap is not None:
             dropped.note_asked(entry.run, entry.gap)

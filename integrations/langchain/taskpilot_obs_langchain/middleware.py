@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from taskpilot_obs.records import CheckResult, DecisionKind, Stage, Verdict
+from taskpilot_obs.integration import register_status
+from taskpilot_obs.records import CheckResult, DecisionKind, Stage, Status, Verdict
 
 if TYPE_CHECKING:
     from taskpilot_obs.integration import Recorder
@@ -22,6 +23,13 @@ _PII: Final = "PIIMiddleware"
 _LIMITS: Final = frozenset({"ModelCallLimitMiddleware", "ToolCallLimitMiddleware"})
 _APPROVAL: Final = "HumanInTheLoopMiddleware"
 _KNOWN: Final = _LIMITS | {_PII, _APPROVAL}
+
+for _refusal in (
+    "_redaction.PIIDetectionError",
+    "model_call_limit.ModelCallLimitExceededError",
+    "tool_call_limit.ToolCallLimitExceededError",
+):
+    register_status(f"langchain.agents.middleware.{_refusal}", Status.BLOCKED)
 
 
 class Hook(NamedTuple):

@@ -18,6 +18,7 @@ from taskpilot_obs.integration import (
     current_running,
     current_scope,
     guarded,
+    is_judged,
     request_context,
 )
 from taskpilot_obs.semconv import Attr
@@ -75,8 +76,11 @@ class Opener:
         if (kind == "function" and entry.above is not None) or _by_one_call():
             entry.step = run.attach()
 
-    def call(self, entry: RunEntry, said: Mapping[str, Any], settings: Mapping[str, Any]) -> LlmInvocation:
-        """Begin an LLM call, from what LangChain says of it and of the model's settings."""
+    def call(self, entry: RunEntry, said: Mapping[str, Any], settings: Mapping[str, Any]) -> LlmInvocation | None:
+        """Begin an LLM call, from what LangChain says of it and of the model's settings.
+
+        None where a decorated function or a `track_llm` block above records this call: the entry's run is then that.
+        """
         metadata = said.get("metadata") or models.NOTHING
         try:
             callsite = self._models.get(
@@ -92,6 +96,11 @@ class Opener:
             callsite = None
         if callsite is None:
             callsite = self._model_site(metadata, said.get("invocation_params") or models.NOTHING, settings)
+        outer = _parent_of(entry)
+        if isinstance(outer, LlmInvocation) and outer.is_open and not is_judged(outer):
+            outer.record_request(model=callsite.model, provider=callsite.provider)
+            entry.run = outer
+            return None
         call = self._begin(entry, LlmInvocation, callsite)
         own_cache = settings.get("cache")
         entry.cacheable = own_cache is not False and (get_llm_cache() is not None or models.is_cache(own_cache))
@@ -116,10 +125,7 @@ class Opener:
 
     def _begin(self, entry: RunEntry, new: Callable[[C, ActiveInvocation | None], R], callsite: C) -> R:
         """Begin it, and note that the run is this invocation."""
-        parent, running = entry.run, _running()
-        if entry.above is not None and (running is not None or parent is None or parent.ended_ns):
-            parent = innermost(running, parent)
-        run = new(callsite, parent)
+        run = new(callsite, _parent_of(entry))
         scopes = entry.scopes
         if scopes is not None and current_scope.get() is scopes[0]:
             run.scope = scopes[1]
@@ -153,6 +159,14 @@ class Opener:
             callsite = self._tools[name, kind] = Callsite(self._recorder.runtime, Operation.TOOL, name, {})
             callsite.span_attributes[Attr.TOOL_TYPE] = kind
         return callsite
+
+
+def _parent_of(entry: RunEntry) -> ActiveInvocation | None:
+    """The invocation that a run is beneath, by what LangChain says and by the context."""
+    parent, running = entry.run, _running()
+    if entry.above is not None and (running is not None or parent is None or parent.ended_ns):
+        return innermost(running, parent)
+    return parent
 
 
 def _by_one_call() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Final
 
 import litellm
@@ -16,6 +16,7 @@ from taskpilot_obs.integration import (
     Recorder,
     RefusedError,
     answer_limits,
+    block_above,
     check_input_async,
     check_output,
     check_output_async,
@@ -26,13 +27,11 @@ from taskpilot_obs.integration import (
     request_context,
 )
 from taskpilot_obs_litellm import calls
-from taskpilot_obs_litellm.calls import HeldAttempt, operation_of, unix_ns
-
-__all__ = ["ObservabilityCallback", "handler", "observe"]
+from taskpilot_obs_litellm.calls import HeldAttempt
 
 _WHERE: Final = "litellm"
 _KEY: Final = "taskpilot_obs"
-_ENDED: Final = "recorded"
+"""In LiteLLM's details of a call: its last attempt; None where another layer records the call."""
 _NOT_SENT: Final = "litellm_no_upstream_llm_call"
 """In LiteLLM's details of what its proxy has refused by itself."""
 
@@ -59,7 +58,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         self, user_api_key_dict: Any, cache: Any, data: dict[str, Any], call_type: str
     ) -> None:
         """Ask about a request to LiteLLM's proxy, for the team and the user of its key."""
-        details, operation = _details_in(data), operation_of(call_type)
+        details, operation = _details_in(data), calls.operation_of(call_type)
         if details is None or operation is None:
             return
         tenant, user = _identity(user_api_key_dict)
@@ -72,7 +71,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     async def async_pre_call_deployment_hook(self, kwargs: dict[str, Any], call_type: Any) -> None:
         """Ask about an asynchronous call, in the context of its caller."""
-        details, operation = _details_in(kwargs), operation_of(call_type)
+        details, operation = _details_in(kwargs), calls.operation_of(call_type)
         if details is not None and operation is not None and _may_begin(details):
             with _identity_of_last(details):
                 run = self._begin(details, kwargs, operation)
@@ -80,7 +79,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: Details) -> None:
         """Begin a synchronous call; of one that has begun, note what became known."""
-        operation = operation_of(kwargs.get("call_type"))
+        operation = calls.operation_of(kwargs.get("call_type"))
         with guarded(_WHERE, self._recorder.counters):
             run = _run_in(kwargs)
             if run is not None:
@@ -90,7 +89,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     def _begin(self, details: Details, arguments: Mapping[str, Any], operation: Operation) -> LlmInvocation | None:
         if open_llm_call() is not None:  # the call is recorded already
-            details[_KEY] = _ENDED
+            details[_KEY] = None
             return None
         model = provider = None
         with guarded(_WHERE, self._recorder.counters):
@@ -112,7 +111,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
             answer = calls.note_document(run, kwargs)
             if answer is not None:
                 check_output(run, answer, released=True)
-                _end(kwargs, run)
+                run.stop()
 
     async def async_post_call_success_deployment_hook(
         self, request_data: dict[str, Any], response: Any, call_type: Any
@@ -125,25 +124,25 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
                 if calls.note_document(run, details) is None:
                     calls.note_answer(run, response, details)
                 await check_output_async(run, response, released=True)
-                _end(details, run)
+                run.stop()
 
     def log_success_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End what is open still: streams, hits of LiteLLM's cache, answers that could not be read before."""
         with guarded(_WHERE, self._recorder.counters):
             run = self._open_run(kwargs, start_time)
             if run is not None:
-                _note_success(run, kwargs, response_obj)
+                calls.note_answer(run, response_obj, kwargs)
                 check_output(run, response_obj, released=True)
-                _end(kwargs, run, end_time)
+                run.stop(at_unix_ns=calls.unix_ns(end_time))
 
     async def async_log_success_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End what is open still."""
         with guarded(_WHERE, self._recorder.counters):
             run = self._open_run(kwargs, start_time)
             if run is not None:
-                _note_success(run, kwargs, response_obj)
+                calls.note_answer(run, response_obj, kwargs)
                 await check_output_async(run, response_obj, released=True)
-                _end(kwargs, run, end_time)
+                run.stop(at_unix_ns=calls.unix_ns(end_time))
 
     async def async_post_call_failure_deployment_hook(
         self, request_data: Mapping[str, Any], exception: Exception, *_: Any, **__: Any
@@ -152,14 +151,14 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         with guarded(_WHERE, self._recorder.counters):
             run = _run_in(_details_in(request_data))
             if run is not None:
-                calls.end_failed(run, exception)
+                run.fail(exception)
 
     def log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a call with its exception, unless the attempt's own hook has."""
         with guarded(_WHERE, self._recorder.counters):
             run = self._open_run(kwargs, start_time)
             if run is not None:
-                calls.end_failed(run, kwargs.get("exception"), at_unix_ns=unix_ns(end_time))
+                run.fail(kwargs["exception"], at_unix_ns=calls.unix_ns(end_time))
 
     async def async_log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a call with its exception."""
@@ -167,12 +166,12 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     def _open_run(self, details: Details, start_time: Any) -> LlmInvocation | None:
         """The call's run; one that began in the past for a call that sent no request."""
-        operation = operation_of(details.get("call_type"))
+        operation = calls.operation_of(details.get("call_type"))
         if operation is None or _KEY in details:
             return _run_in(details)
         model, provider = details.get("model"), details.get("custom_llm_provider")
         run = self._recorder.adopt_llm(
-            model=model, provider=provider, operation=operation, start_unix_ns=unix_ns(start_time)
+            model=model, provider=provider, operation=operation, start_unix_ns=calls.unix_ns(start_time)
         )
         details[_KEY] = HeldAttempt(run)
         return run
@@ -212,7 +211,7 @@ def _run_in(details: Details | None) -> LlmInvocation | None:
 def _may_begin(details: Details) -> bool:
     """Whether a run may begin: none has, or it was an attempt that failed, which a retry or a fallback follows."""
     held = details.get(_KEY)
-    return _KEY not in details or (isinstance(held, HeldAttempt) and not held.run.is_open)
+    return _KEY not in details or (isinstance(held, HeldAttempt) and held.has_failed())
 
 
 def _identity_of_last(details: Details) -> AbstractContextManager[object]:
@@ -223,7 +222,8 @@ def _identity_of_last(details: Details) -> AbstractContextManager[object]:
     return request_context(known.request_id, tenant_id=known.tenant, user_id=known.user, session_id=known.session)
 
 
-async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
+async def _ask(begun: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
+    run = begun or block_above()
     if run is not None and is_content_read(run):
         try:
             await check_input_async(run, calls.content_of(arguments), arguments=answer_limits(arguments))
@@ -235,26 +235,10 @@ async def _ask(run: LlmInvocation | None, arguments: Mapping[str, Any]) -> None:
 def _served_by(arguments: Mapping[str, Any]) -> tuple[str | None, str | None]:
     """The model without LiteLLM's prefix, and who serves it; the name as given where only a router knows."""
     model, provider = arguments.get("model"), arguments.get("custom_llm_provider")
-    if model is None or provider is not None:
-        return model, provider
-    try:
-        found, provider, *_ = litellm.get_llm_provider(model=model, api_base=arguments.get("api_base"))
-    except litellm.exceptions.BadRequestError:
-        return model, None
-    return found, provider
-
-
-def _note_success(run: LlmInvocation, details: Details, response: Any) -> None:
-    if details.get("cache_hit") is True:
-        run.set_cached(True)
-    if calls.is_streamed(details) and (at := unix_ns(details.get("completion_start_time"))):
-        run.first_token(at_unix_ns=at)
-    calls.note_answer(run, response, details)
-
-
-def _end(details: Details, run: LlmInvocation, end_time: Any = None) -> None:
-    run.stop(at_unix_ns=unix_ns(end_time))
-    details[_KEY] = _ENDED
+    if model is not None and provider is None:
+        with suppress(litellm.exceptions.BadRequestError):
+            model, provider, *_ = litellm.get_llm_provider(model=model, api_base=arguments.get("api_base"))
+    return model, provider
 
 
 def _identity(key: Any) -> tuple[str | None, str | None]:

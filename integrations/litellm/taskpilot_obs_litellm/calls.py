@@ -29,19 +29,15 @@ class HeldAttempt:
     def __init__(self, run: LlmInvocation) -> None:
         self.run = run
 
+    def has_failed(self) -> bool:
+        """Whether it has ended, and not as a success."""
+        return self.run.ended and self.run.status is not Status.SUCCESS
+
     def __del__(self) -> None:
         self.run.end_as(Status.ABANDONED if self.run.streaming else Status.CANCELLED)
 
     def __deepcopy__(self, memo: object) -> None:
         """A copy of the details does not keep the call open."""
-
-
-def end_failed(run: LlmInvocation, error: object, *, at_unix_ns: int | None = None) -> None:
-    """End an attempt; one more may follow, a retry or a fallback, with the same details or a copy of them."""
-    if isinstance(error, BaseException):
-        run.fail(error, at_unix_ns=at_unix_ns)
-    else:
-        run.end_as(Status.ERROR, at_unix_ns=at_unix_ns)
 
 
 def operation_of(call_type: object) -> Operation | None:
@@ -106,6 +102,10 @@ def _counts_tokens(answer: Mapping[str, Any]) -> bool:
 
 def note_answer(run: LlmInvocation, response: Any, details: Mapping[str, Any]) -> None:
     """Record a response, without a usage that LiteLLM made up."""
+    if details.get("cache_hit") is True:
+        run.set_cached(True)
+    if is_streamed(details) and (at := unix_ns(details.get("completion_start_time"))):
+        run.first_token(at_unix_ns=at)
     if states_usage(details):
         run.record_response(response)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from openai import AsyncOpenAI, OpenAI
 
@@ -11,7 +11,7 @@ from taskpilot_obs.integration import ModelRequest, Operation, Recorder, get_rec
 from taskpilot_obs.providers.names import provider_at
 
 if TYPE_CHECKING:
-    from openai._models import FinalRequestOptions
+    from collections.abc import Mapping
 
 C = TypeVar("C", OpenAI, AsyncOpenAI)
 
@@ -20,7 +20,9 @@ _OPERATIONS: Final = {
     "/completions": Operation.CHAT,
     "/embeddings": Operation.EMBEDDINGS,
     "/responses": Operation.CHAT,
+    "/responses/compact": Operation.CHAT,
 }
+"""By how a path ends: an address may be whole, and Azure's name a deployment."""
 _SAID: Final = ("instructions", "messages", "input", "prompt")
 _LIMITS: Final = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 _OPENAI_HOST: Final = "api.openai.com"
@@ -45,11 +47,10 @@ def wrap(client: C, *, recorder: Recorder | None = None) -> C:
     return wrap_sdk_client(client, _asked, recorder or get_recorder(), is_async=isinstance(client, AsyncOpenAI))
 
 
-def _asked(client: OpenAI | AsyncOpenAI, options: FinalRequestOptions) -> ModelRequest | None:
+def _asked(client: OpenAI | AsyncOpenAI, path: str, body: Mapping[str, Any]) -> ModelRequest | None:
     """What a request asks a model; None for files, lists and all else."""
-    operation = _OPERATIONS.get(options.url.partition("?")[0])
-    body = options.json_data
-    if operation is None or options.method.lower() != "post" or not isinstance(body, dict):
+    operation = next((found for end, found in _OPERATIONS.items() if path.endswith(end)), None)
+    if operation is None:
         return None
     model = body.get("model")
     model = model if isinstance(model, str) else None

@@ -284,3 +284,14 @@ def test_wrapping_is_typed_repeatable_and_refuses_others(client: OpenAI, recorde
         assert len(seen) == 1
     with pytest.raises(ConfigurationError, match="takes a client of the openai package, got object"):
         wrap(object())  # type: ignore[type-var]  # what the test is about
+
+
+def test_clients_of_the_class_of_a_wrapped_one(provider: Provider, client: OpenAI, seen: Captured[Invocation]) -> None:
+    """`type(client)(…)` makes a plain client; wrapped in turn, a call is recorded once, and each retry counted once."""
+    with type(client)(api_key="k", base_url=f"{provider.url}/v1") as made:
+        assert made.chat.completions.create(model=MODEL, messages=said()).usage is not None
+        copied = made.with_options(timeout=5)
+        assert copied.chat.completions.create(model=MODEL, messages=said()).usage is not None
+        assert list(seen) == []
+        wrap(made).chat.completions.create(model=MODEL, messages=said("RATE"))
+    assert [(run.usage, run.retries) for run in seen] == [(WHOLE, 1)]

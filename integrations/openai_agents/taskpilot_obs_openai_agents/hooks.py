@@ -55,9 +55,8 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
             return
         call = (self._given or get_recorder()).start_llm(model=model_calls.model_of(agent), parent=above)
         try:
-            await check_input_async(
-                call, [system_prompt, input_items], arguments=answer_limits(getattr(agent, "model_settings", None))
-            )
+            limits = answer_limits(getattr(agent, "model_settings", None), call.callsite.runtime.counters)
+            await check_input_async(call, [system_prompt, input_items], arguments=limits)
         except BaseException as error:
             call.fail(error)
             raise

@@ -192,7 +192,7 @@ class GenAiBridge(SpanProcessor):
             self._lend(node, outer)
             return
         above = self._run_above(node)
-        if isinstance(above, LlmInvocation) and not above.ended and not node.judges(above):
+        if isinstance(above, LlmInvocation) and node.began_within(above) and not node.judges(above):
             self.folded += 1
             if above.usage is None and not node.lent and dialects.counts_of(attributes):
                 write_answer(above, node.span, node.took)

@@ -172,13 +172,18 @@ class NativeCalls:
 
 
 def _alike(native: SpanCall, call: SpanCall) -> bool:
-    """Whether two calls without a common response ID are one: same parent, model and outcome, one within the other."""
+    """Whether two calls without a common response ID are one: same parent, model and outcome, one within the other.
+
+    A layer that is cancelled may end before the one beneath it, which then only has to begin within it.
+    """
     if native.parent != call.parent or not _fits(native.model, call.model):
         return False
     if native.failed is not None and native.failed != call.failed:
         return False
-    within = native.start_ns <= call.start_ns <= native.end_ns
-    return within or call.start_ns <= native.start_ns <= native.end_ns <= call.end_ns
+    if native.start_ns <= call.start_ns <= native.end_ns:
+        return True
+    ends_within = native.end_ns <= call.end_ns or native.failed is None
+    return call.start_ns <= native.start_ns <= call.end_ns and ends_within
 
 
 def _fits(model: str | None, other: str | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -19,6 +20,12 @@ class _ThenAct(Loader):
         self._inner = inner
         self._act = act
 
+    def __getattr__(self, name: str) -> object:
+        """What else the loader can do: `runpy`, `pkgutil` and `importlib.resources` read files and code through it."""
+        if name == "_inner":  # of a copy that is not filled yet
+            raise AttributeError(name)
+        return getattr(self._inner, name)
+
     def create_module(self, spec: ModuleSpec) -> ModuleType | None:
         return self._inner.create_module(spec)
 
@@ -30,6 +37,13 @@ class _ThenAct(Loader):
         self._act(module.__name__)
 
 
+class _Searches(threading.local):
+    """The modules that the current thread searches: another finder may ask all finders too, this one included."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+
 class _Waiting(MetaPathFinder):
     """Finds nothing itself: it has the other finders find what is waited for, and wraps the loader.
 
@@ -38,19 +52,30 @@ class _Waiting(MetaPathFinder):
 
     def __init__(self) -> None:
         self.actions: dict[str, Action] = {}
+        self._searches = _Searches()
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if fullname not in self.actions:
+        searched = self._searches.names
+        if fullname not in self.actions or fullname in searched:
             return None
+        searched.add(fullname)
+        try:
+            found = self._search(fullname, path, target)
+        finally:
+            searched.discard(fullname)
+        if found is not None and found.loader is not None and hasattr(found.loader, "exec_module"):
+            found.loader = _ThenAct(found.loader, self.act)
+        return found
+
+    def _search(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+        """What the first other finder finds."""
         for finder in sys.meta_path:
             # Old finders, such as those of vendored copies of six, have no `find_spec`: the import system skips them.
             find = None if finder is self else getattr(finder, "find_spec", None)
             found: ModuleSpec | None = None if find is None else find(fullname, path, target)
             if found is not None:
-                if found.loader is not None and hasattr(found.loader, "exec_module"):
-                    found.loader = _ThenAct(found.loader, self.act)
                 return found
         return None
 

@@ -108,6 +108,39 @@ with serving() as server, capture_invocations() as seen:
     assert shown.split() == ["1"]
 
 
+def test_a_finder_that_asks_all_others_is_asked_once() -> None:
+    """A finder that asks every finder, this library's included, leads to no endless search; the import is seen."""
+    shown = alone("""
+import sys
+class Asking:
+    def find_spec(self, name, path=None, target=None):
+        others = [other for other in sys.meta_path if other is not self]
+        return next((spec for other in others if (spec := other.find_spec(name, path, target))), None)
+instrument("openai")
+sys.meta_path.insert(0, Asking())
+with serving() as server, capture_invocations() as seen:
+    ask(server.url)
+    print(len(seen))
+""")
+    assert shown.split() == ["1"]
+
+
+def test_readers_of_the_loader_work_before_the_import(tmp_path: Path) -> None:
+    """`runpy`, `pkgutil` and `copy` have the loader of a module that is waited for as they have any other."""
+    (tmp_path / "awaited_module.py").write_text("shown = __name__")
+    shown = alone(f"""
+import copy, pkgutil, runpy, sys
+from importlib.util import find_spec
+from taskpilot_obs_opentelemetry.importing import when_imported
+sys.path.insert(0, {str(tmp_path)!r})
+when_imported("awaited_module", lambda: print("imported"))
+copy.copy(find_spec("awaited_module").loader)
+print(runpy.run_module("awaited_module", run_name="here")["shown"])
+print(pkgutil.get_data("awaited_module", "awaited_module.py").decode())
+""")
+    assert shown.splitlines() == ["here", "imported", "shown = __name__"]
+
+
 def test_an_import_that_escaped_is_made_up_for() -> None:
     """A module that came in without the finders is turned on at the next call of `instrument`."""
     shown = alone("""

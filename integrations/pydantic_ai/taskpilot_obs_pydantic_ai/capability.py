@@ -22,6 +22,7 @@ from taskpilot_obs.integration import (
     check_input_async,
     check_output_async,
     current_run,
+    expect_request_elsewhere,
     get_recorder,
     guarded,
     is_content_read,
@@ -32,7 +33,6 @@ __all__ = ["ObservabilityCapability"]
 
 R = TypeVar("R")
 _Run = TypeVar("_Run", bound=ActiveInvocation)
-_WHERE: Final = "pydantic_ai"
 _CUT_SHORT: Final = ("incomplete", "interrupted")
 """States of responses that did not come to their end."""
 _NOTHING: Final[Mapping[str, object]] = {}
@@ -82,10 +82,10 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
 
     async def wrap_run(self, ctx: Any, *, handler: Callable[[], Awaitable[R]]) -> R:
         """Record the agent."""
-        run = self._begin(lambda recorder: recorder.start(Operation.AGENT, reading.agent_name(ctx)))
+        run = self._begin(lambda recorder: recorder.start(Operation.AGENT, reading.agent_name(recorder, ctx)))
         if run is None:
             return await handler()
-        with guarded(_WHERE, run.callsite.runtime.counters):
+        with guarded(reading.WHERE, run.callsite.runtime.counters):
             if ctx.conversation_id:
                 run.set_attribute("conversation", str(ctx.conversation_id))
         streams = _Streams()
@@ -103,11 +103,13 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
             return await handler(request_context)
         content, limits = request_context.messages, _NOTHING
         if is_content_read(run):
-            with guarded(_WHERE, run.callsite.runtime.counters):
-                content, limits = reading.messages_of(request_context), answer_limits(request_context.model_settings)
+            with guarded(reading.WHERE, run.callsite.runtime.counters):
+                content = reading.messages_of(request_context)
+            limits = answer_limits(request_context.model_settings, run.callsite.runtime.counters)
         streams = None
         if request_context.streaming:
             run.set_streaming()
+            expect_request_elsewhere(run)  # Pydantic AI calls this in a task of its own, and not around the request
             streams = _streams.get() or _Streams()
             streams.released = True
         return await _observe(
@@ -143,9 +145,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
 
     def _begin(self, start: Callable[[Recorder], _Run]) -> _Run | None:
         recorder = get_recorder() if self.recorder is None else self.recorder
-        with guarded(_WHERE, recorder.counters):
-            return start(recorder) if recorder.enabled else None
-        return None
+        return start(recorder) if recorder.enabled else None
 
 
 async def _observe(
@@ -163,7 +163,7 @@ async def _observe(
         await check_input_async(run, content, arguments=arguments)
         result = await work()
         output: object = result  # as it is, where it cannot be read
-        with guarded(_WHERE, run.callsite.runtime.counters):
+        with guarded(reading.WHERE, run.callsite.runtime.counters):
             output = write(run, result)
         await check_output_async(run, output, released=streams is not None and streams.released)
         _end(run, result, streams)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
-from taskpilot_obs.integration import LlmInvocation, Recorder
+from taskpilot_obs.integration import LlmInvocation, Recorder, guarded
+
+WHERE: Final = "pydantic_ai"
+"""What has failed, where reading the framework's objects has."""
 
 _DEFAULT_NAME: Final = "agent"
 """What the framework's own spans call an agent without a name."""
@@ -15,15 +18,20 @@ _FAKES: Final = ("function", "test")
 """What the framework's models for tests call their provider."""
 
 
-def agent_name(context: Any) -> str:
+def agent_name(recorder: Recorder, context: Any) -> str:
     """The name of the agent that runs."""
-    return str(getattr(context.agent, "name", None) or _DEFAULT_NAME)
+    with guarded(WHERE, recorder.counters):  # an agent may be a class of the application
+        return str(getattr(context.agent, "name", None) or _DEFAULT_NAME)
+    return _DEFAULT_NAME
 
 
 def start_call(recorder: Recorder, request: Any) -> LlmInvocation:
     """Begin a call of the model that a request asks for: unknown where the framework chooses one of several."""
     model = request.model
-    name, provider = getattr(model, "model_name", None), getattr(model, "system", None)
+    name = provider = None
+    with guarded(WHERE, recorder.counters):  # a model may be a class of the application
+        name = getattr(model, "model_name", None)
+        provider = getattr(model, "system", None)
     if not isinstance(name, str) or name.startswith(_SEVERAL):
         return recorder.start_llm(model=None)
     return recorder.start_llm(model=name, provider=None if provider in _FAKES else provider)

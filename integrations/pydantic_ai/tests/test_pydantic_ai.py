@@ -27,6 +27,7 @@ if find_spec("pydantic_ai") is None:
 from openai import AsyncOpenAI
 from pydantic_ai import Agent, ModelHTTPError, ModelRetry
 from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.models.test import TestModel
 from pydantic_ai.providers.openai import OpenAIProvider
 from taskpilot_obs_pydantic_ai import ObservabilityCapability
 
@@ -246,6 +247,32 @@ def test_input_is_refused_before_a_model_is_asked(provider: Provider) -> None:
             play(provider, lambda make: make().run("a secret"))
         assert len(provider.calls) == before
         assert play(provider, lambda make: make().run("hi")).output == "It is sunny."
+
+
+class Unnamed(TestModel):  # type: ignore[misc]  # the framework may be missing where types are checked
+    """A model of the application whose provider cannot be read."""
+
+    __test__ = False
+
+    @property
+    def system(self) -> str:
+        raise RuntimeError("not known yet")
+
+
+def test_a_model_that_cannot_be_named_is_asked_about() -> None:
+    """A policy on calls of models refuses one whose provider cannot be read."""
+    asked: list[Operation] = []
+
+    def no_calls(subject: Any) -> bool:
+        asked.append(subject.operation)
+        return bool(subject.operation is not Operation.CHAT)
+
+    agent = Agent(Unnamed(), capabilities=[ObservabilityCapability()])
+    with fresh_recorder(policies=[no_calls], mode="enforce") as fresh, capture_invocations(fresh) as seen:
+        with pytest.raises(PolicyViolationError):
+            asyncio.run(agent.run("hi"))
+        assert [status for _, _, status in table(seen)] == ["blocked"] * 2
+    assert asked == [Operation.AGENT, Operation.CHAT]
 
 
 def test_output_is_withheld(provider: Provider) -> None:

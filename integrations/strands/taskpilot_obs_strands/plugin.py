@@ -76,16 +76,16 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
     # --- agents ------------------------------------------------------------------------------------------------------
 
     async def _before(self, event: Any) -> None:
-        run: ActiveInvocation | None = None
-        content: object = event.messages
+        name, content = _UNNAMED, event.messages
+        with guarded(_WHERE, self._recorder.counters):  # an agent may be a class of the application
+            name = str(event.agent.name or _UNNAMED)
+        # The bridge may have begun it for the framework's span.
+        run = open_run(Operation.AGENT, name) or self._recorder.start("invoke_agent", name)
         with guarded(_WHERE, self._recorder.counters):
-            name = event.agent.name or _UNNAMED  # the bridge may have begun it for the framework's span
-            run = open_run(Operation.AGENT, name) or self._recorder.start("invoke_agent", name)
             self._agents[event.agent] = _Agent(run)
             content = [{"role": each["role"], "content": reading.texts_of(each)} for each in event.messages or ()]
             run.set_input(content)
-        if run is not None:
-            await _or_end(run, check_input_async(run, content))
+        await _or_end(run, check_input_async(run, content))
 
     async def _after(self, event: Any) -> None:
         known = self._agents.pop(event.agent, None)
@@ -109,8 +109,10 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
 
     async def _model(self, context: Any, next_fn: Next) -> AsyncGenerator[Any]:
         model = provider = None
+        limits: dict[str, object] = {}
         with guarded(_WHERE, self._recorder.counters):  # a model may be a class of the application
             model, provider = reading.model_of(context.model), reading.provider_of(context.model)
+            limits = reading.limits_of(context.model)
         call = self._recorder.start_llm(model=model, provider=provider, parent=self._above(context.agent))
         call.set_streaming()
         content: object = [context.system_prompt, context.messages]
@@ -118,7 +120,7 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
             content = [context.system_prompt, *context.messages]
             call.set_input(content)
         try:
-            await check_input_async(call, content)
+            await check_input_async(call, content, arguments=limits)
             async for event in _steps(call, next_fn(context)):
                 if isinstance(event, ModelStopReason):
                     await check_output_async(call, _answered(call, event, context.model))
@@ -159,11 +161,11 @@ def _end_tool(run: ActiveInvocation, result: Any) -> None:
 
 
 async def _or_end(run: ActiveInvocation, check: Awaitable[None]) -> None:
-    """Await a check; a refusal ends the run, because a hook gets no second chance."""
+    """Await a check; a refusal or a cancellation ends the run, because a hook gets no second chance."""
     try:
         await check
-    except RefusedError as refusal:
-        run.fail(refusal)
+    except BaseException as error:
+        run.fail(error)
         raise
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from strands.types.exceptions import EventLoopException
 
-from taskpilot_obs.integration import LlmInvocation, Status
+from taskpilot_obs.integration import LlmInvocation, Status, answer_limits
 
 _PROVIDERS: Final = {
     "anthropic": "anthropic",
@@ -44,6 +44,12 @@ def model_of(model: Any) -> str | None:
     """The model that is asked."""
     stated = model.get_config().get("model_id")
     return stated if isinstance(stated, str) else None
+
+
+def limits_of(model: Any) -> dict[str, object]:
+    """How long an answer may be: classes state it in their configuration, or in its `params`."""
+    config = model.get_config()
+    return {**answer_limits(config.get("params")), **answer_limits(config)}
 
 
 def provider_of(model: Any) -> str | None:

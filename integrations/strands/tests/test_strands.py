@@ -8,7 +8,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
+from decimal import Decimal
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -246,6 +249,37 @@ def test_a_model_that_cannot_be_named_is_asked_about(make: Make, provider: Provi
     error, _ = refused(lambda: agent("hi"), budgets=[budget])
     assert isinstance(error, BudgetExceededError)
     assert len(provider.calls) == before + 1
+
+
+def test_a_budget_reserves_the_longest_answer_of_a_model(make: Make, provider: Provider) -> None:
+    """A model that may answer with 64,000 tokens is refused where a budget has no room for them."""
+    budget = Budget("calls", limit_usd=Decimal("0.01"), period="day", action="enforce")
+    for long in ({"params": {"max_tokens": 64_000}}, {"max_tokens": 64_000}):
+        before = len(provider.calls)
+        agent = make()
+        agent.model.config.update(long)
+        error, _ = refused(partial(agent, "hi"), budgets=[budget])
+        assert isinstance(error, BudgetExceededError)
+        assert len(provider.calls) == before
+
+
+class Unnamed(Agent):  # type: ignore[misc]  # the framework may be missing where types are checked
+    """An agent of the application whose name the framework can read, and the plugin cannot."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "name" and sys._getframe(1).f_globals["__name__"].startswith("taskpilot_obs"):
+            raise RuntimeError("not known yet")
+        return super().__getattribute__(name)
+
+
+def test_an_agent_that_cannot_be_named_is_asked_about(make: Make, provider: Provider) -> None:
+    """Checks are asked about the run of an agent whose name cannot be read."""
+    before = len(provider.calls)
+    agent = make()
+    agent.__class__ = Unnamed
+    error, _ = refused(lambda: agent("a secret"), policies=[DenyWords(["secret"])])
+    assert isinstance(error, PolicyViolationError)
+    assert len(provider.calls) == before
 
 
 def test_a_budget_refuses_the_second_call(make: Make, provider: Provider) -> None:

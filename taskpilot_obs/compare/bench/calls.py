@@ -46,15 +46,15 @@ class BenchCall(Frozen):
 
 
 class Spent(NamedTuple):
-    """What the LLM calls beneath one call of the benchmark took."""
+    """What the LLM calls beneath one call of the benchmark took, under the names of `BenchCall`."""
 
     provider: str | None = None
-    model: str | None = None
+    model_name: str | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     reasoning_tokens: int | None = None
     cached_tokens: int | None = None
-    cost: Decimal | None = None
+    cost_usd: Decimal | None = None
     telemetry_id: str | None = None
 
 

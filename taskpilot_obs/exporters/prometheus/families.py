@@ -8,21 +8,21 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain, product
 from math import prod
-from pathlib import Path
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, values
 
 from taskpilot_obs import semconv
-from taskpilot_obs._support.fork import call_in_child
+from taskpilot_obs._support.fork import HeldOverFork, call_in_child
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram, HistogramFollower
 from taskpilot_obs.exporters.prometheus.labels import Admission, clean
-from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, mark_namespace
+from taskpilot_obs.exporters.prometheus.worker_files import require_directory
 from taskpilot_obs.semconv import LABEL_BOUNDS, LABEL_OVERFLOW, METRICS, OTHER, Kind, Label, Metric, fixed_values
 
 if TYPE_CHECKING:
@@ -63,10 +63,12 @@ SUMMED_GAUGES = frozenset(
 class ActiveGauges:
     """The gauges of runs of one kind in progress, and the change to apply to them."""
 
-    __slots__ = ("change", "gauges")
+    __slots__ = ("change", "gauges", "overflows")
 
-    def __init__(self, gauges: tuple[Gauge, ...]) -> None:
+    def __init__(self, gauges: tuple[Gauge, ...], overflows: tuple[Counter, ...]) -> None:
         self.gauges = gauges
+        self.overflows = overflows
+        """Rise with each start, because a label of these gauges is full."""
         self.change = 0
 
 
@@ -111,9 +113,8 @@ class Family(Generic[M]):
 
     def _resolve(self, label_values: tuple[str, ...]) -> M:
         labels = self._admit(label_values)
-        if labels != label_values:
-            folded = any(new == OTHER != old for new, old in zip(labels, label_values, strict=True))
-            self._owner.count_changed(self.metric, folded=folded)
+        if any(new == OTHER != old for new, old in zip(labels, label_values, strict=True)):
+            self._owner.count_folded(self.metric)
         child = self.children.get(labels)
         if child is None:
             child = self.children[labels] = self._collector.labels(*labels) if labels else self._collector
@@ -155,14 +156,13 @@ class Families:
         self.active: dict[str, ActiveGauges] = {}
         """Gauges raised by a run in progress, by invocation ID, so that only raised gauges are lowered."""
         self.followed_by: Follow | None = None
-        self.changed = 0
-        """How often label values were changed; caches by raw names compare it before and after."""
+        self._overflows: list[Counter] | None = None
         self._counters: dict[str, Family[Counter]] = {}
         self._gauges: dict[str, Family[Gauge]] = {}
         self._histograms: dict[str, Family[BulkHistogram]] = {}
         self._collectors = [self._create(metric) for metric in METRICS]
         self.gauge(semconv.START_TIME).child().set(time.time())
-        self._held_for_fork = 0
+        self._over_fork = HeldOverFork()
         self._reset()
         _unregister_earlier_import(registry)
         try:
@@ -247,14 +247,11 @@ class Families:
 
     def before_fork(self) -> None:
         """Wait for a scrape or a declaration in progress (milliseconds)."""
-        if self._aside.acquire(timeout=1.0):
-            self._held_for_fork = threading.get_ident()
+        self._over_fork.hold(self._aside)
 
     def after_fork_in_parent(self) -> None:
         """Allow scrapes again."""
-        if self._held_for_fork == threading.get_ident():  # two threads may fork at once
-            self._held_for_fork = 0
-            self._aside.release()
+        self._over_fork.let_go(self._aside)
 
     def after_fork_in_child(self) -> None:
         """Reset locks and gauges of runs in the parent; prometheus_client's files keep values by process."""
@@ -280,6 +277,11 @@ class Families:
         self._gauges[name] = Family(metric, gauge, self)
         return gauge
 
+    def of(self, metric: Metric) -> Family[Any]:
+        """Return the family of a metric of the contract, whatever its kind."""
+        families: dict[str, Family[Any]] = {**self._counters, **self._gauges, **self._histograms}
+        return families[metric.name]
+
     def counter(self, metric: Metric) -> Family[Counter]:
         """Return the family of a counter of the contract."""
         return self._counters[metric.name]
@@ -292,11 +294,22 @@ class Families:
         """Return the family of a histogram of the contract."""
         return self._histograms[metric.name]
 
-    def count_changed(self, metric: Metric, *, folded: bool) -> None:
-        """Record that label values were changed, and count folded ones as overflow."""
-        self.changed += 1
-        if folded:
-            self.counter(LABEL_OVERFLOW).child(metric.name).inc()
+    def count_folded(self, metric: Metric) -> None:
+        """Count an observation whose labels were folded as overflow."""
+        overflow = self.counter(LABEL_OVERFLOW).child(metric.name)
+        if self._overflows is None:
+            overflow.inc()
+        else:
+            self._overflows.append(overflow)
+
+    @contextmanager
+    def overflows(self) -> Iterator[list[Counter]]:
+        """Collect the counters of what is folded inside, and raise none: the caller does, once per observation."""
+        found = self._overflows = []
+        try:
+            yield found
+        finally:
+            self._overflows = None
 
 
 def _mode(metric: Metric) -> Literal["livesum", "livemax", "min"]:
@@ -345,7 +358,7 @@ def families_of(registry: CollectorRegistry | None = None, namespace: str = "") 
         named = _shared.setdefault(registry, {})
         if namespace not in named:
             if MULTIPROCESS:
-                _require_directory()
+                require_directory()
             named[namespace] = Families(registry, namespace)
             namespaces.add(namespace)
         return named[namespace]
@@ -357,22 +370,6 @@ def drain_all() -> None:
         every = _all()
     for families in every:
         families.drain()
-
-
-def _require_directory() -> None:
-    path = os.environ.get(VARIABLE, "")
-    if not os.path.isdir(path):  # noqa: PTH112  "" must not become "."
-        raise ConfigurationError(
-            f"{VARIABLE} is {path!r}, which is not a directory: create it before the service starts, "
-            "and empty it between runs"
-        )
-    try:
-        mark_namespace(Path(path))
-    except OSError as error:
-        raise ConfigurationError(
-            f"{VARIABLE} is {path!r}, which this process cannot write to ({error.strerror}): "
-            "give it a directory of its own, with the right to write for the user that runs the service"
-        ) from error
 
 
 def _each(method: str) -> Callable[[], None]:

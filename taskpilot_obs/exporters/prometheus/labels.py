@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from taskpilot_obs._support.bounded import BoundedDict
 from taskpilot_obs.semconv import LABEL_BOUNDS, NONE, OTHER, fixed_values
 
 LONGEST_VALUE = 200
 """Maximum characters of a label value; longer ones are cut and end in an ellipsis."""
+K = TypeVar("K")
+V = TypeVar("V")
 _CONTROLS = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\ufffd")
 
 
@@ -47,3 +53,33 @@ class Admission:
             return OTHER
         names.add(value)
         return value
+
+    def shown(self, label: str, value: object) -> str:
+        """Return what a bounded label would show for the value, without admitting it."""
+        text, names = clean(value), self._admitted[label]
+        return text if text in names or len(names) - 2 < LABEL_BOUNDS[label] else OTHER
+
+
+class SeriesCache(BoundedDict[K, V]):
+    """What was resolved for the names of runs, by these names; folded ones share an entry, however many there are."""
+
+    def __init__(self) -> None:
+        super().__init__(_MAX_CACHED)
+        self._changed: BoundedDict[K, V] = BoundedDict(_MAX_CACHED)
+
+    def find(self, names: K, shown: K, resolve: Callable[[], V]) -> V:
+        """Return what is kept for names that are not in this dictionary, resolved where it is new.
+
+        Args:
+            names: the names.
+            shown: the names as labels show them.
+            resolve: called where nothing is kept.
+        """
+        kept = self if names == shown else self._changed
+        found = kept.get(shown)
+        if found is None:
+            found = kept[shown] = resolve()
+        return found
+
+
+_MAX_CACHED = 4_096

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taskpilot_obs import semconv
+from taskpilot_obs.exporters.prometheus.labels import SeriesCache
 from taskpilot_obs.exporters.prometheus.pending import CompletionSeries, exemplar_of
 from taskpilot_obs.records import Pricing, Status
-from taskpilot_obs.semconv import ERROR_CATEGORIES, NONE, PRICE_GAPS, TOKEN_DETAILS, TOKEN_TYPES, PriceGap
+from taskpilot_obs.semconv import ERROR_CATEGORIES, NONE, PRICE_GAPS, TOKEN_DETAILS, TOKEN_TYPES, Label, PriceGap
 
 if TYPE_CHECKING:
     from taskpilot_obs.exporters.prometheus.families import Families
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from taskpilot_obs.records import Invocation
     from taskpilot_obs.usage import Usage
 
+_Key = tuple[str, str, str, Status]
+"""Agent, model, provider and status of a call."""
 FAILED = frozenset({Status.ERROR, Status.TIMEOUT})
 _KNOWN_FROM_THE_FIRST_CALL = (
     semconv.LLM_BILLABLE,
@@ -28,11 +31,11 @@ _KNOWN_FROM_THE_FIRST_CALL = (
 
 
 class LlmCalls:
-    """Counts LLM calls. As in `RunSeries`, children are cached by raw names if no label value was changed."""
+    """Counts LLM calls. As in `RunSeries`, children are cached by names, and folded names share them."""
 
     def __init__(self, families: Families) -> None:
         self._families = families
-        self._completions: dict[tuple[str, str, str, Status], CompletionSeries] = {}
+        self._completions: SeriesCache[_Key, CompletionSeries] = SeriesCache()
 
     def end(self, pending: PendingIncrements, done: Invocation) -> None:
         """Count a call: request and duration always; tokens and cost unless the application's cache answered."""
@@ -40,7 +43,7 @@ class LlmCalls:
         key = (agent, model, provider, done.status)
         series = self._completions.get(key)
         if series is None:
-            series = self._resolve(key)
+            series = self._completions.find(key, self._shown(*key), lambda: self._resolve(key))
         pending.complete(series, done)
         if done.ttft_s is not None:
             first_token = self._families.histogram(semconv.LLM_FIRST_TOKEN).child(model, provider)
@@ -54,18 +57,22 @@ class LlmCalls:
         if not done.cached:
             _book_usage(pending, done, agent, model, provider)
 
-    def _resolve(self, key: tuple[str, str, str, Status]) -> CompletionSeries:
+    def _shown(self, agent: str, model: str, provider: str, status: Status) -> _Key:
+        show = self._families.admission.shown
+        return show(Label.AGENT, agent), show(Label.MODEL, model), show(Label.PROVIDER, provider), status
+
+    def _resolve(self, key: _Key) -> CompletionSeries:
         agent, model, provider, status = key
-        families, changed = self._families, self._families.changed
+        families = self._families
         for metric in _KNOWN_FROM_THE_FIRST_CALL:
             families.counter(metric).init_child(model, provider)
         for gap in PRICE_GAPS:
             families.counter(semconv.LLM_PARTIALLY_PRICED).init_child(model, provider, gap)
         found = CompletionSeries()
-        found.counters.append(families.counter(semconv.LLM_REQUESTS).child(agent, model, provider, status))
-        found.durations.append(families.histogram(semconv.LLM_DURATION).child(model, provider))
-        if families.changed == changed:
-            self._completions[key] = found
+        with families.overflows() as overflows:
+            found.counters.append(families.counter(semconv.LLM_REQUESTS).child(agent, model, provider, status))
+            found.durations.append(families.histogram(semconv.LLM_DURATION).child(model, provider))
+        found.counters += overflows
         return found
 
 

@@ -22,7 +22,7 @@ from typing import Final
 
 from prometheus_client.mmap_dict import MmapedDict
 
-from taskpilot_obs.exceptions import SourceError
+from taskpilot_obs.exceptions import ConfigurationError, SourceError
 
 VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
 LOCK_NAME: Final = "taskpilot_obs.lock"
@@ -178,6 +178,27 @@ def sweep(directory: Path) -> None:
 def mark_namespace(directory: Path) -> None:
     """Record the PID namespace of this process and its children."""
     (directory / _namespace_name()).touch(mode=0o644)
+
+
+def require_directory() -> None:
+    """Refuse a directory that is missing or cannot be written to, and record the PID namespace in it.
+
+    Raises:
+        ConfigurationError: PROMETHEUS_MULTIPROC_DIR is not a directory, or this process cannot write to it.
+    """
+    path = os.environ.get(VARIABLE, "")
+    if not os.path.isdir(path):  # noqa: PTH112  "" must not become "."
+        raise ConfigurationError(
+            f"{VARIABLE} is {path!r}, which is not a directory: create it before the service starts, "
+            "and empty it between runs"
+        )
+    try:
+        mark_namespace(Path(path))
+    except OSError as error:
+        raise ConfigurationError(
+            f"{VARIABLE} is {path!r}, which this process cannot write to ({error.strerror}): "
+            "give it a directory of its own, with the right to write for the user that runs the service"
+        ) from error
 
 
 def namespaces(directory: Path) -> list[str]:

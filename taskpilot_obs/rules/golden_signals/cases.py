@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Scenario, absent, histogram, ramp, steady, then
+from taskpilot_obs.rules.cases import At, Case, Fired, resolves, scenario
 from taskpilot_obs.rules.golden_signals.expected import (
     CORRECTNESS,
     LATENCY,
@@ -19,18 +19,21 @@ from taskpilot_obs.rules.golden_signals.expected import (
     task_cost,
     violations,
 )
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
 
 OK, BAD = f'workflow_runs_total{{{RUN},status="success"}}', f'workflow_runs_total{{{RUN},status="error"}}'
 COST = f'llm_cost_usd_total{{{ONE},agent="planner",model="m1",provider="acme"}}'
 VIOLATION = f'policy_violations_total{{{RUN},agent="planner",policy="pii",severity="high"}}'
 CORRECT, WRONG = f'llm_feedback_total{{{ONE},verdict="correct"}}', f'llm_feedback_total{{{ONE},verdict="incorrect"}}'
+RUNS, VERDICTS = Counters(OK, BAD), Counters(CORRECT, WRONG)
+SPENDING, DENIALS = Counters(OK, BAD, COST), Counters(OK, BAD, VIOLATION)
 SUCCESS_BURN = ("TaskpilotSuccessBudgetBurnFast", "TaskpilotSuccessBudgetBurnSlow")
 LATENCY_BURN = ("TaskpilotLatencyBudgetBurnFast", "TaskpilotLatencyBudgetBurnSlow")
 
 
 def runs(good: float, bad: float, minutes: int) -> dict[str, str]:
     """Runs a minute."""
-    return {OK: ramp((good, minutes)), BAD: ramp((bad, minutes))}
+    return RUNS.growing((good, bad, minutes))
 
 
 def slow(fast: float, total: float, minutes: int) -> dict[str, str]:
@@ -39,67 +42,62 @@ def slow(fast: float, total: float, minutes: int) -> dict[str, str]:
     return histogram("workflow_duration_seconds", RUN, counts, minutes) | runs(total, 0, minutes)
 
 
+NINE = then(steady(0, 60), ramp((1, 9)), steady(9, 50))
+"""Nine events after an hour, one a minute."""
+SLOW_ONES = {
+    name: then(steady(0, 60), steady(4 if 'le="10.0"' in name or "+Inf" in name else 0, 60)) for name in slow(0, 1, 1)
+}
+"""Four slow runs in all."""
+
 SUCCESS_RATE = (
-    Scenario(Case.FIRES, "8 of 10 runs succeed", runs(8, 2, 120), (At("2h", success("80%")),)),
-    Scenario(
+    scenario(Case.FIRES, "8 of 10 runs succeed", runs(8, 2, 120), At("2h", success("80%"))),
+    scenario(
         Case.FIRES,
         "92 of 100 runs succeed, which is a warning only",
         runs(92, 8, 120),
-        (At("2h", success("92%")[:1], ("TaskpilotSuccessRateCritical",)),),
+        At("2h", success("92%")[:1], ("TaskpilotSuccessRateCritical",)),
     ),
-    Scenario(
+    scenario(
         Case.FIRST_EVENT,
         "an undeclared workflow ends its first twelve runs as errors",
         {BAD: then(absent(20), steady(12, 20))},
-        (At("40m", success("0%")),),
+        At("40m", success("0%")),
     ),
-    Scenario(
-        Case.THIN,
-        "2 of 10 runs fail",
-        {OK: then(steady(0, 60), steady(8, 60)), BAD: then(steady(0, 60), steady(2, 60))},
-        (At("1h50m", quiet=SUCCESS),),
-    ),
-    Scenario(Case.HEALTHY, "98 of 100 runs succeed", runs(98, 2, 120), (At("2h", quiet=SUCCESS),)),
-    Scenario(
+    scenario(Case.THIN, "2 of 10 runs fail", RUNS.at_once(8, 2), At("1h50m", quiet=SUCCESS)),
+    scenario(Case.HEALTHY, "98 of 100 runs succeed", runs(98, 2, 120), At("2h", quiet=SUCCESS)),
+    scenario(
         Case.HEALTHY,
         "runs that were cancelled prove nothing",
         runs(10, 0, 120) | {f'workflow_runs_total{{{RUN},status="cancelled"}}': ramp((50, 120))},
-        (At("2h", quiet=SUCCESS),),
+        At("2h", quiet=SUCCESS),
     ),
-    Scenario(
-        Case.RESOLVES,
-        "an hour of good runs after an outage",
-        {OK: ramp((5, 120), (10, 70)), BAD: ramp((5, 120), (0, 70))},
-        (At("2h", success("50%")), At("3h10m", quiet=SUCCESS)),
-    ),
-    Scenario(
-        Case.RESET,
-        "the process restarts amid an outage",
-        {OK: then(ramp((8, 90)), ramp((8, 90))), BAD: then(ramp((2, 90)), ramp((2, 90)))},
-        (At("1h55m", success("80%")),),
-    ),
-    Scenario(
+    resolves("an hour of good runs after an outage", RUNS.growing((5, 5, 120), (10, 0, 70)), success("50%")),
+    scenario(Case.RESET, "the process restarts amid an outage", RUNS.restarted(8, 2), At("1h55m", success("80%"))),
+    scenario(
         Case.RESET,
         "the process restarts and nothing else happens",
         {OK: then(ramp((10, 90)), ramp((10, 90))), BAD: then(steady(500, 90), steady(0, 90))},
-        (At("1h40m", quiet=SUCCESS), At("2h30m", quiet=SUCCESS)),
+        At("1h40m", quiet=SUCCESS),
+        At("2h30m", quiet=SUCCESS),
     ),
-    Scenario(
+    scenario(
         Case.LOW_TRAFFIC,
         "a run every half hour, of the last 12 three failed",
         {
             OK: ramp((0, 29), *((1, 1), (0, 29)) * 12, *((0, 30),) * 3, *((1, 1), (0, 29)) * 4),
             BAD: ramp((0, 29), *((0, 30),) * 12, *((1, 1), (0, 29)) * 3, *((0, 30),) * 4),
         },
-        (At("6h", quiet=SUCCESS), At("7h55m", success("75%"))),
+        At("6h", quiet=SUCCESS),
+        At("7h55m", success("75%")),
     ),
-    Scenario(
+    scenario(
         Case.HIGH_TRAFFIC,
         "2,000 runs a second, of which 10 % fail, then none",
-        {OK: ramp((106_800, 120), (120_000, 65)), BAD: ramp((13_200, 120), (0, 65))},
-        (At("2h", success("89%")), At("3h5m", quiet=SUCCESS)),
+        RUNS.growing((106_800, 13_200, 120), (120_000, 0, 65)),
+        At("2h", success("89%")),
+        At("3h5m", quiet=SUCCESS),
     ),
-    Scenario(
+    scenario(
         Case.LEVELS,
         "fifty workflows with a failed run each: too few for one, enough for all",
         {
@@ -109,25 +107,16 @@ SUCCESS_RATE = (
             for index in range(10)
             for status, count in (("success", 3), ("error", 1))
         },
-        (At("1h30m", success_overall("75%")),),
+        At("1h30m", success_overall("75%")),
     ),
 )
 
 LATENCIES = (
     # 6 of 10 within 5 s, the rest within 10 s: the 95th of 100 lies at 5 + 5 x (9.5 - 6) / 4 = 9.375 s.
-    Scenario(Case.FIRES, "4 of 10 runs take 5 s to 10 s", slow(6, 10, 120), (At("2h", latency("9.4 s")),)),
-    Scenario(
-        Case.THIN,
-        "4 slow runs in all",
-        {
-            name: then(steady(0, 60), steady(4 if 'le="10.0"' in name or "+Inf" in name else 0, 60))
-            for name in slow(0, 1, 1)
-        },
-        (At("2h", quiet=LATENCY),),
-    ),
-    Scenario(Case.HEALTHY, "98 of 100 runs take at most 2 s", slow(98, 100, 120), (At("2h", quiet=LATENCY),)),
-    Scenario(
-        Case.RESOLVES,
+    scenario(Case.FIRES, "4 of 10 runs take 5 s to 10 s", slow(6, 10, 120), At("2h", latency("9.4 s"))),
+    scenario(Case.THIN, "4 slow runs in all", SLOW_ONES, At("2h", quiet=LATENCY)),
+    scenario(Case.HEALTHY, "98 of 100 runs take at most 2 s", slow(98, 100, 120), At("2h", quiet=LATENCY)),
+    resolves(
         "an hour of fast runs after slow ones",
         {
             name: ramp((0 if any(f'le="{bound}"' in name for bound in ("1.0", "2.0", "5.0")) else 10, 120), (10, 70))
@@ -135,136 +124,94 @@ LATENCIES = (
                 "workflow_duration_seconds", RUN, dict.fromkeys(("1.0", "2.0", "5.0", "10.0", "+Inf"), 0), 1
             )
         },
-        (At("2h", latency("9.8 s")), At("3h10m", quiet=LATENCY)),
+        latency("9.8 s"),
     ),
-    Scenario(
-        Case.RESET,
-        "the process restarts amid slow runs",
-        {name: then(text, text) for name, text in slow(6, 10, 90).items()},
-        (At("1h55m", latency("9.4 s")),),
-    ),
+    scenario(Case.RESET, "the process restarts amid slow runs", twice(slow(6, 10, 90)), At("1h55m", latency("9.4 s"))),
 )
 
 COSTS = (
-    Scenario(
-        Case.FIRES,
-        "6.30 USD a minute for 10 runs",
-        runs(10, 0, 120) | {COST: ramp((6.3, 120))},
-        (At("2h", task_cost("$0.63")),),
+    scenario(
+        Case.FIRES, "6.30 USD a minute for 10 runs", SPENDING.growing((10, 0, 6.3, 120)), At("2h", task_cost("$0.63"))
     ),
-    Scenario(
+    scenario(
         Case.FIRES,
         "half of the runs fail, so what succeeds costs twice as much",
-        runs(5, 5, 120) | {COST: ramp((1, 120))},
-        (At("2h", task_cost("$0.20")[:1], ("TaskpilotTaskCostCritical",)),),
+        SPENDING.growing((5, 5, 1, 120)),
+        At("2h", task_cost("$0.20")[:1], ("TaskpilotTaskCostCritical",)),
     ),
-    Scenario(
+    scenario(
         Case.FIRST_EVENT,
         "the first calls to a new model cost 6 USD",
         {OK: then(steady(0, 30), steady(10, 30)), BAD: steady(0, 60), COST: then(absent(30), steady(6, 30))},
-        (At("50m", task_cost("$0.60")),),
+        At("50m", task_cost("$0.60")),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "9 dear runs",
         {
-            OK: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            OK: NINE,
             BAD: steady(0, 120),
             COST: then(steady(0, 60), steady(90, 60)),
         },
-        (At("1h50m", quiet=TASK_COST),),
+        At("1h50m", quiet=TASK_COST),
     ),
-    Scenario(Case.HEALTHY, "5 cents a run", runs(10, 0, 120) | {COST: ramp((0.5, 120))}, (At("2h", quiet=TASK_COST),)),
-    Scenario(
-        Case.RESOLVES,
+    scenario(Case.HEALTHY, "5 cents a run", SPENDING.growing((10, 0, 0.5, 120)), At("2h", quiet=TASK_COST)),
+    resolves(
         "an hour of cheap runs after dear ones",
-        runs(10, 0, 190) | {COST: ramp((6.3, 120), (0.1, 70))},
-        (At("2h", task_cost("$0.63")), At("3h10m", quiet=TASK_COST)),
+        SPENDING.growing((10, 0, 6.3, 120), (10, 0, 0.1, 70)),
+        task_cost("$0.63"),
     ),
-    Scenario(
+    scenario(
         Case.RESET,
         "the process restarts amid dear runs",
-        {OK: then(ramp((10, 90)), ramp((10, 90))), BAD: steady(0, 180), COST: then(ramp((6.3, 90)), ramp((6.3, 90)))},
-        (At("1h55m", task_cost("$0.63")),),
+        SPENDING.restarted(10, 0, 6.3),
+        At("1h55m", task_cost("$0.63")),
     ),
 )
 
 REVISED = f'llm_feedback_revisions_total{{{ONE},verdict="incorrect"}}'
 FEEDBACK = (
-    Scenario(
-        Case.FIRES,
-        "6 of 10 verdicts are good",
-        {CORRECT: ramp((6, 120)), WRONG: ramp((4, 120))},
-        (At("2h", correctness("60%")),),
-    ),
-    Scenario(
+    scenario(Case.FIRES, "6 of 10 verdicts are good", VERDICTS.growing((6, 4, 120)), At("2h", correctness("60%"))),
+    scenario(
         Case.FIRES,
         "9 of 10 verdicts are good, but 2 of them are taken back",
         {CORRECT: ramp((9, 120)), WRONG: ramp((1, 120)), REVISED: ramp((2, 120))},
-        (At("2h", correctness("70%")[:1]),),
+        At("2h", correctness("70%")[:1]),
     ),
-    Scenario(
+    scenario(
         Case.FIRST_EVENT,
         "the first ten verdicts ever, six of them good",
         {CORRECT: then(absent(30), steady(6, 30)), WRONG: then(absent(30), steady(4, 30))},
-        (At("1h", correctness("60%")),),
+        At("1h", correctness("60%")),
     ),
-    Scenario(
-        Case.THIN,
-        "9 verdicts, all bad",
-        {CORRECT: steady(0, 120), WRONG: then(steady(0, 60), ramp((1, 9)), steady(9, 50))},
-        (At("1h50m", quiet=CORRECTNESS),),
-    ),
-    Scenario(
-        Case.HEALTHY,
-        "95 of 100 verdicts are good",
-        {CORRECT: ramp((95, 120)), WRONG: ramp((5, 120))},
-        (At("2h", quiet=CORRECTNESS),),
-    ),
-    Scenario(
-        Case.RESOLVES,
-        "an hour of good verdicts after bad ones",
-        {CORRECT: ramp((5, 120), (10, 70)), WRONG: ramp((5, 120), (0, 70))},
-        (At("2h", correctness("50%")), At("3h10m", quiet=CORRECTNESS)),
-    ),
-    Scenario(
-        Case.RESET,
-        "the process restarts amid bad verdicts",
-        {CORRECT: then(ramp((6, 90)), ramp((6, 90))), WRONG: then(ramp((4, 90)), ramp((4, 90)))},
-        (At("1h55m", correctness("60%")),),
+    scenario(Case.THIN, "9 verdicts, all bad", {CORRECT: steady(0, 120), WRONG: NINE}, At("1h50m", quiet=CORRECTNESS)),
+    scenario(Case.HEALTHY, "95 of 100 verdicts are good", VERDICTS.growing((95, 5, 120)), At("2h", quiet=CORRECTNESS)),
+    resolves("an hour of good verdicts after bad ones", VERDICTS.growing((5, 5, 120), (10, 0, 70)), correctness("50%")),
+    scenario(
+        Case.RESET, "the process restarts amid bad verdicts", VERDICTS.restarted(6, 4), At("1h55m", correctness("60%"))
     ),
 )
 
 POLICIES = (
-    Scenario(
-        Case.FIRES,
-        "5 violations in 100 runs",
-        runs(100, 0, 120) | {VIOLATION: ramp((5, 120))},
-        (At("2h", violations("5%")),),
-    ),
-    Scenario(
+    scenario(Case.FIRES, "5 violations in 100 runs", DENIALS.growing((100, 0, 5, 120)), At("2h", violations("5%"))),
+    scenario(
         Case.FIRST_EVENT,
         "sixty runs and the first three violations ever",
         {OK: then(steady(0, 30), steady(60, 30)), BAD: steady(0, 60), VIOLATION: then(absent(30), steady(3, 30))},
-        (At("1h", violations("5%")),),
+        At("1h", violations("5%")),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "9 runs and as many violations",
         {
-            OK: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            OK: NINE,
             BAD: steady(0, 120),
             VIOLATION: then(absent(60), ramp((1, 9)), steady(9, 50)),
         },
-        (At("1h50m", quiet=VIOLATIONS),),
+        At("1h50m", quiet=VIOLATIONS),
     ),
-    Scenario(
-        Case.HEALTHY,
-        "1 violation in 200 runs",
-        runs(200, 0, 120) | {VIOLATION: ramp((1, 120))},
-        (At("2h", quiet=VIOLATIONS),),
-    ),
-    Scenario(
+    scenario(Case.HEALTHY, "1 violation in 200 runs", DENIALS.growing((200, 0, 1, 120)), At("2h", quiet=VIOLATIONS)),
+    scenario(
         Case.HEALTHY,
         "a process of last week, with a thousand violations behind it, is scraped for the first time",
         {
@@ -273,82 +220,63 @@ POLICIES = (
             VIOLATION: then(absent(30), steady(1000, 60)),
             f"taskpilot_obs_start_time_seconds{{{ONE}}}": then(absent(30), steady(-604_800, 60)),
         },
-        (At("45m", quiet=VIOLATIONS), At("1h20m", quiet=VIOLATIONS)),
+        At("45m", quiet=VIOLATIONS),
+        At("1h20m", quiet=VIOLATIONS),
     ),
-    Scenario(
-        Case.RESOLVES,
-        "an hour without violations",
-        runs(100, 0, 190) | {VIOLATION: ramp((5, 120), (0, 70))},
-        (At("2h", violations("5%")), At("3h10m", quiet=VIOLATIONS)),
-    ),
-    Scenario(
-        Case.RESET,
-        "the process restarts amid violations",
-        {
-            OK: then(ramp((100, 90)), ramp((100, 90))),
-            BAD: steady(0, 180),
-            VIOLATION: then(ramp((5, 90)), ramp((5, 90))),
-        },
-        (At("1h55m", violations("5%")),),
+    resolves("an hour without violations", DENIALS.growing((100, 0, 5, 120), (100, 0, 0, 70)), violations("5%")),
+    scenario(
+        Case.RESET, "the process restarts amid violations", DENIALS.restarted(100, 0, 5), At("1h55m", violations("5%"))
     ),
 )
 
 FAST_S, SLOW_S = SUCCESS_BURN
 FAST_L, SLOW_L = LATENCY_BURN
+
+
+def burns(alerts: tuple[str, str], fast: str, slow: str) -> tuple[Fired, Fired]:
+    """The fast and the slow alert of one objective, each with how many times too fast its budget burns."""
+    return burn(alerts[0], fast), burn(alerts[1], slow)
+
+
 BURNS = (
     # 80 % bad at a budget of 5 % burns 16 times too fast.
-    Scenario(
-        Case.FIRES, "8 of 10 runs fail", runs(2, 8, 120), (At("2h", (burn(FAST_S, "16.0"), burn(SLOW_S, "16.0"))),)
-    ),
-    Scenario(
+    scenario(Case.FIRES, "8 of 10 runs fail", runs(2, 8, 120), At("2h", burns(SUCCESS_BURN, "16.0", "16.0"))),
+    scenario(
         Case.FIRES,
         "10 % of the runs fail: slow burn only",
         runs(9, 1, 120),
-        (At("2h", (burn(SLOW_S, "2.0"),), (FAST_S,)),),
+        At("2h", (burn(SLOW_S, "2.0"),), (FAST_S,)),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "9 runs, all failed",
         {
             OK: steady(0, 120),
-            BAD: then(steady(0, 60), ramp((1, 9)), steady(9, 50)),
+            BAD: NINE,
         },
-        (At("1h10m", quiet=SUCCESS_BURN),),
+        At("1h10m", quiet=SUCCESS_BURN),
     ),
-    Scenario(Case.HEALTHY, "4 % of the runs fail", runs(96, 4, 120), (At("2h", quiet=SUCCESS_BURN),)),
-    Scenario(
+    scenario(Case.HEALTHY, "4 % of the runs fail", runs(96, 4, 120), At("2h", quiet=SUCCESS_BURN)),
+    scenario(
         Case.RESOLVES,
         "good runs after an hour of outage: fast within half an hour, slow within six",
-        {OK: ramp((10, 60), (0, 60), (10, 370)), BAD: ramp((0, 60), (10, 60), (0, 370))},
-        (
-            At("2h", (burn(FAST_S, "20.0"), burn(SLOW_S, "10.0"))),
-            At("2h35m", quiet=(FAST_S,)),
-            At("8h10m", quiet=SUCCESS_BURN),
-        ),
+        RUNS.growing((10, 0, 60), (0, 10, 60), (10, 0, 370)),
+        At("2h", burns(SUCCESS_BURN, "20.0", "10.0")),
+        At("2h35m", quiet=(FAST_S,)),
+        At("8h10m", quiet=SUCCESS_BURN),
     ),
-    Scenario(
+    scenario(
         Case.RESET,
         "the process restarts amid an outage",
-        {OK: then(ramp((2, 90)), ramp((2, 90))), BAD: then(ramp((8, 90)), ramp((8, 90)))},
-        (At("1h55m", (burn(FAST_S, "16.0"), burn(SLOW_S, "16.0"))),),
+        RUNS.restarted(2, 8),
+        At("1h55m", burns(SUCCESS_BURN, "16.0", "16.0")),
     ),
-    Scenario(
-        Case.FIRES,
-        "8 of 10 runs take longer than 2 s",
-        slow(2, 10, 120),
-        (At("2h", (burn(FAST_L, "16.0"), burn(SLOW_L, "16.0"))),),
+    scenario(
+        Case.FIRES, "8 of 10 runs take longer than 2 s", slow(2, 10, 120), At("2h", burns(LATENCY_BURN, "16.0", "16.0"))
     ),
-    Scenario(
-        Case.THIN,
-        "4 slow runs in all",
-        {
-            name: then(steady(0, 60), steady(4 if 'le="10.0"' in name or "+Inf" in name else 0, 60))
-            for name in slow(0, 1, 1)
-        },
-        (At("1h10m", quiet=LATENCY_BURN),),
-    ),
-    Scenario(Case.HEALTHY, "96 of 100 runs take at most 2 s", slow(96, 100, 120), (At("2h", quiet=LATENCY_BURN),)),
-    Scenario(
+    scenario(Case.THIN, "4 slow runs in all", SLOW_ONES, At("1h10m", quiet=LATENCY_BURN)),
+    scenario(Case.HEALTHY, "96 of 100 runs take at most 2 s", slow(96, 100, 120), At("2h", quiet=LATENCY_BURN)),
+    scenario(
         Case.RESOLVES,
         "fast runs after an hour of slow ones",
         {
@@ -356,17 +284,15 @@ BURNS = (
             for name in histogram("workflow_duration_seconds", RUN, dict.fromkeys(("2.0", "10.0", "+Inf"), 0), 1)
         }
         | runs(10, 0, 490),
-        (
-            At("2h", (burn(FAST_L, "20.0"), burn(SLOW_L, "10.0"))),
-            At("2h35m", quiet=(FAST_L,)),
-            At("8h10m", quiet=LATENCY_BURN),
-        ),
+        At("2h", burns(LATENCY_BURN, "20.0", "10.0")),
+        At("2h35m", quiet=(FAST_L,)),
+        At("8h10m", quiet=LATENCY_BURN),
     ),
-    Scenario(
+    scenario(
         Case.RESET,
         "the process restarts amid slow runs",
-        {name: then(text, text) for name, text in slow(2, 10, 90).items()},
-        (At("1h55m", (burn(FAST_L, "16.0"), burn(SLOW_L, "16.0"))),),
+        twice(slow(2, 10, 90)),
+        At("1h55m", burns(LATENCY_BURN, "16.0", "16.0")),
     ),
 )
 

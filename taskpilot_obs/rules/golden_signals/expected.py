@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import Fired
+from taskpilot_obs.rules.cases import Expected, Fired
 
 FOLDER = "golden_signals"
 ONE = 'job="shop",instance="shop-1:9464"'
@@ -18,90 +18,86 @@ CORRECTNESS = ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical")
 VIOLATIONS = ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical")
 
 
-def success(value: str, task: str = TASK, **labels: str) -> tuple[Fired, Fired]:
-    """Both alerts on the success rate."""
-    found = labels or {"workflow": "checkout"}
-    description = f"{value} of the runs of {task} succeeded {EVIDENCE} counted runs. {COUNTING}"
-    low, critical = (
-        Fired(
-            name,
-            FOLDER,
-            {"severity": severity, "signal": "success_rate", "job": "shop", **found},
-            f"Only {value} of runs succeed: {task} (below {limit})",
-            description,
+class Both:
+    """The two alerts on a signal as they must arrive; `<figure>` in their texts stands for the signal's value.
+
+    Args:
+        alerts: the warning and the critical one.
+        signal: the signal.
+        limits: where they fire.
+        summary: their summary up to the limit.
+        description: the description of both.
+        labels: what both have beside the job.
+    """
+
+    def __init__(
+        self,
+        alerts: tuple[str, str],
+        signal: str,
+        limits: tuple[str, str],
+        summary: str,
+        description: str,
+        **labels: str,
+    ) -> None:
+        self._alerts = tuple(
+            expected(alert, severity, signal, f"{summary} ({limit})", description, **labels)
+            for alert, severity, limit in zip(alerts, ("warning", "critical"), limits, strict=True)
         )
-        for name, severity, limit in zip(SUCCESS, ("warning", "critical"), ("95%", "90%"), strict=True)
+
+    def __call__(self, value: str) -> tuple[Fired, Fired]:
+        """Both, when the signal has this value."""
+        low, critical = (alert(value)[0] for alert in self._alerts)
+        return low, critical
+
+
+expected = Expected("golden_signals")
+
+
+def _succeeds(task: str, **labels: str) -> Both:
+    return Both(
+        SUCCESS,
+        "success_rate",
+        ("below 95%", "below 90%"),
+        f"Only <figure> of runs succeed: {task}",
+        f"<figure> of the runs of {task} succeeded {EVIDENCE} counted runs. {COUNTING}",
+        **labels,
     )
-    return low, critical
 
 
-def success_overall(value: str) -> tuple[Fired, Fired]:
-    """Both alerts on the success rate, when no single workflow has enough runs."""
-    low, critical = success(value, "all workflows of shop", workflow="")
-    return tuple(item._replace(labels={k: v for k, v in item.labels.items() if v}) for item in (low, critical))  # type: ignore[return-value]  # two in, two out
-
-
-def latency(value: str) -> tuple[Fired, Fired]:
-    """Both alerts on the p95 of durations."""
-    low, critical = (
-        Fired(
-            name,
-            FOLDER,
-            {"severity": severity, "signal": "p95_latency", "job": "shop", "workflow": "checkout"},
-            f"Runs are slow, p95 is {value}: {TASK} (above {limit})",
-            f"1 of 20 runs of {TASK} takes {value} or longer, {EVIDENCE} runs, whatever their status.",
-        )
-        for name, severity, limit in zip(LATENCY, ("warning", "critical"), ("2 s", "5 s"), strict=True)
-    )
-    return low, critical
-
-
-def task_cost(value: str) -> tuple[Fired, Fired]:
-    """Both alerts on the cost per successful task."""
-    low, critical = (
-        Fired(
-            name,
-            FOLDER,
-            {"severity": severity, "signal": "cost_per_task", "job": "shop"},
-            f"A successful task costs {value}: shop (above {limit})",
-            f"All LLM calls of shop together cost {value} per run that succeeded, {EVIDENCE} counted runs."
-            " Failed runs cost too: a low success rate raises this figure.",
-        )
-        for name, severity, limit in zip(TASK_COST, ("warning", "critical"), ("$0.10", "$0.50"), strict=True)
-    )
-    return low, critical
-
-
-def correctness(value: str) -> tuple[Fired, Fired]:
-    """Both alerts on what users confirm."""
-    low, critical = (
-        Fired(
-            name,
-            FOLDER,
-            {"severity": severity, "signal": "correctness", "job": "shop"},
-            f"Users confirm only {value} of answers: shop (below {limit})",
-            f"{value} of the answers of shop that users judged were correct,"
-            " over the shortest of 1h, 6h, 1d, 3d with at least 10 verdicts.",
-        )
-        for name, severity, limit in zip(CORRECTNESS, ("warning", "critical"), ("90%", "70%"), strict=True)
-    )
-    return low, critical
-
-
-def violations(value: str) -> tuple[Fired, Fired]:
-    """Both alerts on policy violations a run."""
-    low, critical = (
-        Fired(
-            name,
-            FOLDER,
-            {"severity": severity, "signal": "policy_violation_rate", "job": "shop"},
-            f"Policy violations reach {value} of runs: shop (above {limit})",
-            f"Policies denied {value} as often as shop finished a counted run, {EVIDENCE} counted runs."
-            " Denials count in monitor and in enforce mode.",
-        )
-        for name, severity, limit in zip(VIOLATIONS, ("warning", "critical"), ("1%", "2%"), strict=True)
-    )
-    return low, critical
+success = _succeeds(TASK, workflow="checkout")
+success_overall = _succeeds("all workflows of shop")
+latency = Both(
+    LATENCY,
+    "p95_latency",
+    ("above 2 s", "above 5 s"),
+    f"Runs are slow, p95 is <figure>: {TASK}",
+    f"1 of 20 runs of {TASK} takes <figure> or longer, {EVIDENCE} runs, whatever their status.",
+    workflow="checkout",
+)
+task_cost = Both(
+    TASK_COST,
+    "cost_per_task",
+    ("above $0.10", "above $0.50"),
+    "A successful task costs <figure>: shop",
+    f"All LLM calls of shop together cost <figure> per run that succeeded, {EVIDENCE} counted runs."
+    " Failed runs cost too: a low success rate raises this figure.",
+)
+correctness = Both(
+    CORRECTNESS,
+    "correctness",
+    ("below 90%", "below 70%"),
+    "Users confirm only <figure> of answers: shop",
+    "<figure> of the answers of shop that users judged were correct,"
+    " over the shortest of 1h, 6h, 1d, 3d with at least 10 verdicts.",
+)
+violations = Both(
+    VIOLATIONS,
+    "policy_violation_rate",
+    ("above 1%", "above 2%"),
+    "Policy violations reach <figure> of runs: shop",
+    f"Policies denied <figure> as often as shop finished a counted run, {EVIDENCE} counted runs."
+    " Denials count in monitor and in enforce mode.",
+)
 
 
 def burn(name: str, times: str) -> Fired:

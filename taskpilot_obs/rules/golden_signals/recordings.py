@@ -130,21 +130,19 @@ def _with_period(settings: RuleSettings) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*settings.all_windows, settings.slo.period)))
 
 
+def _ratios(settings: RuleSettings, name: Callable[[str], str], part: Count, whole: Count) -> list[Recording]:
+    """A ratio of two counts in every window."""
+    return [Recording(name(window), ratio(part.over(window), whole.over(window))) for window in settings.all_windows]
+
+
 def _runs(settings: RuleSettings) -> list[Recording]:
     rules = []
     for level in LEVELS:
         rules += level.counted.rules(settings.scope, _with_period(settings))
         rules += level.success.rules(settings.scope, _with_period(settings))
-        rules += [
-            Recording(level.success_ratio(window), ratio(level.success.over(window), level.counted.over(window)))
-            for window in settings.all_windows
-        ]
-        rules.append(
-            Recording(
-                f"{level.name}:workflow_runs:success_ratio_recent",
-                _recent(settings, level, level.success_ratio, settings.success_rate_percent.min_events),
-            )
-        )
+        rules += _ratios(settings, level.success_ratio, level.success, level.counted)
+        value = _recent(settings, level, level.success_ratio, settings.success_rate_percent.min_events)
+        rules.append(Recording(f"{level.name}:workflow_runs:success_ratio_recent", value))
     return [*rules, _low(settings)]
 
 
@@ -223,16 +221,9 @@ def _cost(settings: RuleSettings) -> list[Recording]:
     rules = []
     for level in LEVELS:
         rules += level.cost.rules(settings.scope, settings.all_windows)
-        rules += [
-            Recording(level.cost_per_success(window), ratio(level.cost.over(window), level.success.over(window)))
-            for window in settings.all_windows
-        ]
-        rules.append(
-            Recording(
-                f"{level.name}:workflow_runs:cost_per_success_usd_recent",
-                _recent(settings, level, level.cost_per_success, settings.cost_per_successful_task_usd.min_events),
-            )
-        )
+        rules += _ratios(settings, level.cost_per_success, level.cost, level.success)
+        value = _recent(settings, level, level.cost_per_success, settings.cost_per_successful_task_usd.min_events)
+        rules.append(Recording(f"{level.name}:workflow_runs:cost_per_success_usd_recent", value))
     return rules
 
 
@@ -273,16 +264,9 @@ def _violations(settings: RuleSettings) -> list[Recording]:
     rules = []
     for level in LEVELS:
         rules += level.violations.rules(settings.scope, settings.all_windows)
-        rules += [
-            Recording(level.violation_ratio(window), ratio(level.violations.over(window), level.counted.over(window)))
-            for window in settings.all_windows
-        ]
-        rules.append(
-            Recording(
-                f"{level.name}:policy_violations:per_run_ratio_recent",
-                _recent(settings, level, level.violation_ratio, limits.min_events, min(1.0, limits.warning / 100)),
-            )
-        )
+        rules += _ratios(settings, level.violation_ratio, level.violations, level.counted)
+        value = _recent(settings, level, level.violation_ratio, limits.min_events, min(1.0, limits.warning / 100))
+        rules.append(Recording(f"{level.name}:policy_violations:per_run_ratio_recent", value))
     return rules
 
 

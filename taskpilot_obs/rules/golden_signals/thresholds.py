@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from taskpilot_obs.rules.fields import Duration, Events, Percent, Section, below_the_last
+from taskpilot_obs.rules.fields import Duration, Events, Percent, Section, a_bound_of, below_the_last
 from taskpilot_obs.rules.model import CRITICAL, WARNING
 from taskpilot_obs.rules.promql import seconds
 from taskpilot_obs.semconv import WORKFLOW_BUCKETS
@@ -85,16 +85,7 @@ class LatencyObjective(Section):
     """Share of runs that must end within `threshold_seconds`, which has to be a bound of the workflow buckets."""
 
     objective: Percent = 95
-    threshold_seconds: float = 2
-
-    @model_validator(mode="after")
-    def _on_a_bound(self) -> Self:
-        if self.threshold_seconds not in WORKFLOW_BUCKETS:
-            bounds = ", ".join(f"{bound:g}" for bound in WORKFLOW_BUCKETS)
-            raise ValueError(
-                f"threshold_seconds {self.threshold_seconds:g} is not a bucket bound; choose one of {bounds}"
-            )
-        return self
+    threshold_seconds: Annotated[float, a_bound_of(WORKFLOW_BUCKETS)] = 2
 
 
 class Slo(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, absent, histogram, ramp, steady, then
+from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, resolves, scenario
 from taskpilot_obs.rules.llm.expected import (
     CACHE,
     CALL,
@@ -26,6 +26,7 @@ from taskpilot_obs.rules.llm.expected import (
     spike,
     unpriced,
 )
+from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
 
 OK, BAD = f'llm_requests_total{{{CALL},status="success"}}', f'llm_requests_total{{{CALL},status="error"}}'
 LIMITED = f'llm_errors_total{{{CALL},error_type="rate_limit"}}'
@@ -35,6 +36,7 @@ BILLABLE = f"llm_billable_requests_total{{{MODEL}}}"
 HITS = f'llm_cache_hits_total{{{ONE},agent="planner",model="m1"}}'
 MISSES = f'llm_cache_misses_total{{{ONE},agent="planner",model="m1"}}'
 COST = f"llm_cost_usd_total{{{CALL}}}"
+CALLS, LOOKUPS = Counters(OK, BAD), Counters(HITS, MISSES)
 DURATION, FIRST_TOKEN = "llm_request_duration_seconds", "llm_time_to_first_token_seconds"
 
 DAY = 1440
@@ -50,7 +52,7 @@ def runs_fail(a_minute: int, minutes: int) -> dict[str, str]:
 
 def calls(good: float, bad: float, minutes: int) -> dict[str, str]:
     """Calls a minute."""
-    return {OK: ramp((good, minutes)), BAD: ramp((bad, minutes))}
+    return CALLS.growing((good, bad, minutes))
 
 
 def late(name: str, bounds: tuple[str, str], counts: tuple[float, float], minutes: int) -> dict[str, str]:
@@ -64,33 +66,32 @@ def share(series: str, fires: tuple[Fired], what: str, few: float, many: float) 
     alert = fires[0].alert
     base = calls(100, 0, 120) | {BILLABLE: ramp((100, 120))}
     return (
-        Scenario(Case.FIRES, f"{many:g} {what} in 100 calls", base | {series: ramp((many, 120))}, (At("2h", fires),)),
-        Scenario(
+        scenario(Case.FIRES, f"{many:g} {what} in 100 calls", base | {series: ramp((many, 120))}, At("2h", fires)),
+        scenario(
             Case.FIRST_EVENT,
             f"{many:g} {what} in 100 calls, the first ones ever",
             {OK: then(steady(0, 30), steady(100, 40)), BAD: steady(0, 70)}
             | {BILLABLE: then(steady(0, 30), steady(100, 40))}
             | {series: then(absent(30), steady(many, 40))},
-            (At("1h", fires),),
+            At("1h", fires),
         ),
-        Scenario(
+        scenario(
             Case.THIN,
             f"19 calls, 19 {what}",
             {OK: then(steady(0, 60), ramp((1, 19)), steady(19, 40)), BAD: steady(0, 120)}
             | {BILLABLE: then(steady(0, 60), ramp((1, 19)), steady(19, 40))}
             | {series: then(steady(0, 60), ramp((1, 19)), steady(19, 40))},
-            (At("1h50m", quiet=(alert,)),),
+            At("1h50m", quiet=(alert,)),
         ),
-        Scenario(
-            Case.HEALTHY, f"{few:g} {what} in 100 calls", base | {series: ramp((few, 120))}, (At("2h", quiet=(alert,)),)
+        scenario(
+            Case.HEALTHY, f"{few:g} {what} in 100 calls", base | {series: ramp((few, 120))}, At("2h", quiet=(alert,))
         ),
-        Scenario(
-            Case.RESOLVES,
+        resolves(
             f"an hour without {what}",
             calls(100, 0, 190) | {BILLABLE: ramp((100, 190))} | {series: ramp((many, 120), (0, 70))},
-            (At("2h", fires), At("3h10m", quiet=(alert,))),
+            fires,
         ),
-        Scenario(
+        scenario(
             Case.RESET,
             f"the process restarts amid {what}",
             {
@@ -99,7 +100,7 @@ def share(series: str, fires: tuple[Fired], what: str, few: float, many: float) 
                 BILLABLE: then(ramp((100, 90)), ramp((100, 90))),
             }
             | {series: then(ramp((many, 90)), ramp((many, 90)))},
-            (At("1h55m", fires),),
+            At("1h55m", fires),
         ),
     )
 
@@ -111,168 +112,122 @@ def latency(
     alert = fires[0].alert
     slow_calls = late(name, bounds, bad, 120)
     return (
-        Scenario(Case.FIRES, f"calls beyond {bounds[0]} s", slow_calls, (At("2h", fires),)),
-        Scenario(
+        scenario(Case.FIRES, f"calls beyond {bounds[0]} s", slow_calls, At("2h", fires)),
+        scenario(
             Case.THIN,
             "19 slow calls",
             {series: then(steady(0, 60), steady(0 if bounds[0] in series else 19, 60)) for series in slow_calls},
-            (At("1h50m", quiet=(alert,)),),
+            At("1h50m", quiet=(alert,)),
         ),
-        Scenario(
-            Case.HEALTHY, f"calls within {bounds[0]} s", late(name, bounds, good, 120), (At("2h", quiet=(alert,)),)
-        ),
-        Scenario(
-            Case.RESOLVES,
+        scenario(Case.HEALTHY, f"calls within {bounds[0]} s", late(name, bounds, good, 120), At("2h", quiet=(alert,))),
+        resolves(
             "an hour of fast calls after slow ones",
             {series: ramp((bad[0] if bounds[0] in series else bad[1], 120), (bad[1], 70)) for series in slow_calls},
-            (At("2h", fires), At("3h10m", quiet=(alert,))),
+            fires,
         ),
-        Scenario(
-            Case.RESET,
-            "the process restarts amid slow calls",
-            {series: then(text, text) for series, text in late(name, bounds, bad, 90).items()},
-            (At("1h55m", fires),),
+        scenario(
+            Case.RESET, "the process restarts amid slow calls", twice(late(name, bounds, bad, 90)), At("1h55m", fires)
         ),
     )
 
 
 FAILURES = (
-    Scenario(Case.FIRES, "8 of 100 calls fail", calls(92, 8, 120), (At("2h", errors("8%")),)),
-    Scenario(
+    scenario(Case.FIRES, "8 of 100 calls fail", calls(92, 8, 120), At("2h", errors("8%"))),
+    scenario(
         Case.FIRES,
         "2 of 100 calls fail, which is a warning only",
         calls(98, 2, 120),
-        (At("2h", errors("2%")[:1], (FAILING,)),),
+        At("2h", errors("2%")[:1], (FAILING,)),
     ),
-    Scenario(
+    scenario(
         Case.FIRES,
         "2 of 100 calls fail, and runs by them",
         calls(98, 2, 120) | runs_fail(2, 120),
-        (At("2h", explained("2%")),),
+        At("2h", explained("2%")),
     ),
-    Scenario(
+    scenario(
         Case.HEALTHY,
         "2 of 100 calls fail, and more runs than calls",
         calls(98, 2, 120) | runs_fail(3, 120),
-        (At("2h", quiet=(FAILING,)),),
+        At("2h", quiet=(FAILING,)),
     ),
-    Scenario(
+    scenario(
         Case.FIRST_EVENT,
         "the first twenty calls to a new model fail",
         {BAD: then(absent(20), steady(20, 20))},
-        (At("40m", errors("100%")),),
+        At("40m", errors("100%")),
     ),
-    Scenario(
-        Case.THIN,
-        "2 of 20 calls fail",
-        {OK: then(steady(0, 60), steady(18, 60)), BAD: then(steady(0, 60), steady(2, 60))},
-        (At("1h50m", quiet=(ERRORS, FAILING)),),
-    ),
-    Scenario(Case.HEALTHY, "5 of 1,000 calls fail", calls(995, 5, 120), (At("2h", quiet=(ERRORS, FAILING)),)),
-    Scenario(
-        Case.RESOLVES,
-        "an hour of good calls after an outage",
-        {OK: ramp((5, 120), (10, 70)), BAD: ramp((5, 120), (0, 70))},
-        (At("2h", errors("50%")), At("3h10m", quiet=(ERRORS, FAILING))),
-    ),
-    Scenario(
-        Case.RESET,
-        "the process restarts amid an outage",
-        {OK: then(ramp((92, 90)), ramp((92, 90))), BAD: then(ramp((8, 90)), ramp((8, 90)))},
-        (At("1h55m", errors("8%")),),
-    ),
+    scenario(Case.THIN, "2 of 20 calls fail", CALLS.at_once(18, 2), At("1h50m", quiet=(ERRORS, FAILING))),
+    scenario(Case.HEALTHY, "5 of 1,000 calls fail", calls(995, 5, 120), At("2h", quiet=(ERRORS, FAILING))),
+    resolves("an hour of good calls after an outage", CALLS.growing((5, 5, 120), (10, 0, 70)), errors("50%")),
+    scenario(Case.RESET, "the process restarts amid an outage", CALLS.restarted(92, 8), At("1h55m", errors("8%"))),
 )
 
 CACHES = (
-    Scenario(
-        Case.FIRES, "2 hits in 10 look-ups", {HITS: ramp((2, 120)), MISSES: ramp((8, 120))}, (At("2h", cache("20%")),)
-    ),
-    Scenario(Case.FIRES, "only misses, no series of hits at all", {MISSES: ramp((8, 120))}, (At("2h", cache("0%")),)),
-    Scenario(
+    scenario(Case.FIRES, "2 hits in 10 look-ups", LOOKUPS.growing((2, 8, 120)), At("2h", cache("20%"))),
+    scenario(Case.FIRES, "only misses, no series of hits at all", {MISSES: ramp((8, 120))}, At("2h", cache("0%"))),
+    scenario(
         Case.THIN,
         "19 misses",
         {HITS: steady(0, 120), MISSES: then(steady(0, 60), ramp((1, 19)), steady(19, 40))},
-        (At("1h50m", quiet=(CACHE,)),),
+        At("1h50m", quiet=(CACHE,)),
     ),
-    Scenario(
-        Case.HEALTHY,
-        "4 hits in 10 look-ups",
-        {HITS: ramp((4, 120)), MISSES: ramp((6, 120))},
-        (At("2h", quiet=(CACHE,)),),
-    ),
-    Scenario(
-        Case.HEALTHY, "only hits, no series of misses at all", {HITS: ramp((8, 120))}, (At("2h", quiet=(CACHE,)),)
-    ),
-    Scenario(
-        Case.RESOLVES,
-        "an hour of hits after misses",
-        {HITS: ramp((2, 120), (10, 70)), MISSES: ramp((8, 120), (0, 70))},
-        (At("2h", cache("20%")), At("3h10m", quiet=(CACHE,))),
-    ),
-    Scenario(
-        Case.RESET,
-        "the process restarts amid misses",
-        {HITS: then(ramp((2, 90)), ramp((2, 90))), MISSES: then(ramp((8, 90)), ramp((8, 90)))},
-        (At("1h55m", cache("20%")),),
-    ),
+    scenario(Case.HEALTHY, "4 hits in 10 look-ups", LOOKUPS.growing((4, 6, 120)), At("2h", quiet=(CACHE,))),
+    scenario(Case.HEALTHY, "only hits, no series of misses at all", {HITS: ramp((8, 120))}, At("2h", quiet=(CACHE,))),
+    resolves("an hour of hits after misses", LOOKUPS.growing((2, 8, 120), (10, 0, 70)), cache("20%")),
+    scenario(Case.RESET, "the process restarts amid misses", LOOKUPS.restarted(2, 8), At("1h55m", cache("20%"))),
 )
 
 SPENDING = (
-    Scenario(Case.FIRES, "10 cents a minute", {COST: ramp((0.1, 120))}, (At("2h", per_hour("$6.00")),)),
-    Scenario(
+    scenario(Case.FIRES, "10 cents a minute", {COST: ramp((0.1, 120))}, At("2h", per_hour("$6.00"))),
+    scenario(
         Case.FIRST_EVENT,
         "the first call to a new model costs 7 USD",
         {COST: then(absent(30), steady(7, 60))},
-        (At("1h", per_hour("$7.00")),),
+        At("1h", per_hour("$7.00")),
     ),
-    Scenario(
-        Case.THIN, "one call of 4.99 USD", {COST: then(steady(0, 30), steady(4.99, 60))}, (At("1h", quiet=(HOUR,)),)
-    ),
-    Scenario(Case.HEALTHY, "5 cents a minute", {COST: ramp((0.05, 120))}, (At("2h", quiet=(HOUR,)),)),
-    Scenario(
-        Case.RESOLVES,
-        "an hour at a low rate",
-        {COST: ramp((0.1, 120), (0.01, 70))},
-        (At("2h", per_hour("$6.00")), At("3h10m", quiet=(HOUR,))),
-    ),
-    Scenario(
+    scenario(Case.THIN, "one call of 4.99 USD", {COST: then(steady(0, 30), steady(4.99, 60))}, At("1h", quiet=(HOUR,))),
+    scenario(Case.HEALTHY, "5 cents a minute", {COST: ramp((0.05, 120))}, At("2h", quiet=(HOUR,))),
+    resolves("an hour at a low rate", {COST: ramp((0.1, 120), (0.01, 70))}, per_hour("$6.00")),
+    scenario(
         Case.RESET,
         "the process restarts",
         {COST: then(ramp((0.1, 90)), ramp((0.1, 90)))},
-        (At("1h50m", per_hour("$5.90")),),
+        At("1h50m", per_hour("$5.90")),
     ),
-    Scenario(
+    scenario(
         Case.FIRES,
         "four times as dear as at the same hour yesterday",
         {COST: ramp((0.01, DAY + 60), (0.04, 70))},
-        (At("26h10m", spike("$2.40")),),
+        At("26h10m", spike("$2.40")),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "a hundred times as dear, but cents",
         {COST: ramp((0.0001, DAY + 60), (0.01, 70))},
-        (At("26h10m", quiet=(SPIKE,)),),
+        At("26h10m", quiet=(SPIKE,)),
     ),
-    Scenario(
+    scenario(
         Case.HEALTHY,
         "twice as dear as yesterday",
         {COST: ramp((0.02, DAY + 60), (0.04, 70))},
-        (At("26h10m", quiet=(SPIKE,)),),
+        At("26h10m", quiet=(SPIKE,)),
     ),
-    Scenario(
-        Case.HEALTHY, "the first day, with nothing to compare", {COST: ramp((0.08, 180))}, (At("3h", quiet=(SPIKE,)),)
+    scenario(
+        Case.HEALTHY, "the first day, with nothing to compare", {COST: ramp((0.08, 180))}, At("3h", quiet=(SPIKE,))
     ),
-    Scenario(
+    scenario(
         Case.RESOLVES,
         "an hour at the usual rate",
         {COST: ramp((0.01, DAY + 60), (0.04, 60), (0.01, 70))},
-        (At("26h", spike("$2.40")), At("27h10m", quiet=(SPIKE,))),
+        At("26h", spike("$2.40")),
+        At("27h10m", quiet=(SPIKE,)),
     ),
-    Scenario(
+    scenario(
         Case.RESET,
         "the process restarts amid the spike",
         {COST: then(ramp((0.01, DAY + 60), (0.04, 30)), ramp((0.04, 50)))},
-        (At("26h10m", spike("$2.36")),),
+        At("26h10m", spike("$2.36")),
     ),
 )
 
@@ -288,31 +243,33 @@ def prompts(*phases: tuple[float, int], calls: float = 10) -> dict[str, str]:
 
 
 PROMPT_CACHES = (
-    Scenario(
+    scenario(
         Case.FIRES,
         "the share falls from 60 % to 10 %",
         prompts((6000, DAY + 70), (1000, 80)),
-        (At("26h20m", fell("10%")),),
+        At("26h20m", fell("10%")),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "a call every ten minutes",
         prompts((60, DAY + 70), (10, 80), calls=0.1),
-        (At("26h20m", quiet=(PROMPT_CACHE,)),),
+        At("26h20m", quiet=(PROMPT_CACHE,)),
     ),
-    Scenario(Case.HEALTHY, "a steady share", prompts((6000, DAY + 150)), (At("26h20m", quiet=(PROMPT_CACHE,)),)),
-    Scenario(Case.HEALTHY, "caching was never used", prompts((0, DAY + 150)), (At("26h20m", quiet=(PROMPT_CACHE,)),)),
-    Scenario(
+    scenario(Case.HEALTHY, "a steady share", prompts((6000, DAY + 150)), At("26h20m", quiet=(PROMPT_CACHE,))),
+    scenario(Case.HEALTHY, "caching was never used", prompts((0, DAY + 150)), At("26h20m", quiet=(PROMPT_CACHE,))),
+    scenario(
         Case.RESOLVES,
         "an hour with the usual share",
         prompts((6000, DAY + 70), (1000, 80), (6000, 80)),
-        (At("26h20m", fell("10%")), At("27h40m", quiet=(PROMPT_CACHE,))),
+        At("26h20m", fell("10%")),
+        At("27h40m", quiet=(PROMPT_CACHE,)),
     ),
-    Scenario(
+    scenario(
         Case.RESET,
         "the process restarts",
         {name: then(*[values] * 2) for name, values in prompts((6000, DAY)).items()},
-        (At("25h", quiet=(PROMPT_CACHE,)), At("26h", quiet=(PROMPT_CACHE,))),
+        At("25h", quiet=(PROMPT_CACHE,)),
+        At("26h", quiet=(PROMPT_CACHE,)),
     ),
 )
 

@@ -22,30 +22,17 @@ GUARDRAIL: Final = "Guardrail {{ $labels.guardrail }} of {{ $labels.job }}"
 EXPERIMENT: Final = "Experiment {{ $labels.experiment }} of {{ $labels.job }}"
 
 VIOLATIONS: Final = Count("policy", "policy_violations", _BY_POLICY, _VIOLATIONS, every=True)
-GRAVE: Final = Count(
-    "policy",
-    "policy_violations_critical",
-    _BY_POLICY,
-    _VIOLATIONS,
-    (matcher(Label.SEVERITY, Severity.CRITICAL),),
-    every=True,
+GRAVE: Final = VIOLATIONS._replace(
+    name="policy_violations_critical", matchers=(matcher(Label.SEVERITY, Severity.CRITICAL),)
 )
 CHECKS: Final = Count("guardrail", "guardrail_checks", _BY_GUARDRAIL, _CHECKS)
-FAILED_CHECKS: Final = Count(
-    "guardrail",
-    "guardrail_checks_failed",
-    _BY_GUARDRAIL,
-    _CHECKS,
-    (matcher(Label.RESULT, CheckResult.ERROR),),
+FAILED_CHECKS: Final = CHECKS._replace(
+    name="guardrail_checks_failed",
+    matchers=(matcher(Label.RESULT, CheckResult.ERROR),),
     zero_of="guardrail:guardrail_checks",
 )
-BYPASSED: Final = Count(
-    "guardrail",
-    "guardrail_checks_bypassed",
-    _BY_GUARDRAIL,
-    _CHECKS,
-    (matcher(Label.RESULT, CheckResult.BYPASSED),),
-    every=True,
+BYPASSED: Final = CHECKS._replace(
+    name="guardrail_checks_bypassed", matchers=(matcher(Label.RESULT, CheckResult.BYPASSED),), every=True
 )
 BLOCKS: Final = Count("guardrail", "guardrail_blocks", (*_BY_GUARDRAIL, Label.STAGE), semconv.GUARDRAIL_BLOCKS.name)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from taskpilot_obs.rules.cases import At, Case, Fired, Scenario, absent, ramp, steady, then
+from taskpilot_obs.rules.cases import At, Case, Expected, Fired, Scenario, events, scenario
+from taskpilot_obs.rules.series import absent, ramp, steady, then
 
 FOLDER = "telemetry"
 ONE = 'job="shop",instance="shop-1:9464"'
@@ -19,92 +20,59 @@ INFO = f"taskpilot_obs_start_time_seconds{{{ONE}}}"
 QUEUE_SIZE = f'taskpilot_obs_queue_size{{{ONE},exporter="audit_log"}}'
 
 
-def dropped(count: int) -> tuple[Fired]:
-    """Records were lost."""
-    return (
-        Fired(
-            DROPPED,
-            FOLDER,
-            {
-                "severity": "critical",
-                "signal": "records_dropped",
-                "job": "shop",
-                "exporter": "audit_log",
-                "reason": "queue_full",
-            },
-            f"Exporter audit_log of shop lost {count} records in 15m (queue_full)",
-            f"Exporter audit_log of shop did not get {count} records in the last 15m, reason queue_full."
-            " What it writes is incomplete by them.",
-        ),
-    )
-
-
-def export(count: int) -> tuple[Fired]:
-    """An exporter failed."""
-    return (
-        Fired(
-            EXPORT,
-            FOLDER,
-            {"severity": "warning", "signal": "exporter_errors", "job": "shop", "exporter": "audit_log"},
-            f"Exporter audit_log of shop failed {count} times in 15m",
-            f"Exporter audit_log of shop raised an error on {count} batches in the last 15m."
-            " The application itself is not affected.",
-        ),
-    )
-
-
-def internal(count: int) -> tuple[Fired]:
-    """The instrumentation failed."""
-    return (
-        Fired(
-            INTERNAL,
-            FOLDER,
-            {"severity": "warning", "signal": "internal_errors", "job": "shop", "where": "recorder"},
-            f"Instrumentation of shop failed {count} times in 15m (recorder)",
-            f"The instrumentation failed {count} times at recorder in the last 15m. The application was kept from it;"
-            " what it did then may be missing from the figures.",
-        ),
-    )
-
-
-def overflow(count: int) -> tuple[Fired]:
-    """A label is full."""
-    return (
-        Fired(
-            OVERFLOW,
-            FOLDER,
-            {"severity": "warning", "signal": "label_overflow", "job": "shop", "metric": "agent_runs_total"},
-            f"Too many names in agent_runs_total of shop: {count} observations folded in 15m",
-            f"A label of agent_runs_total is full: {count} observations went to __other__ in the last 15m."
-            " Sums stay exact, names beyond the bound cannot be told apart.",
-        ),
-    )
-
-
-def queue(value: str) -> tuple[Fired]:
-    """A queue is nearly full."""
-    return (
-        Fired(
-            QUEUE,
-            FOLDER,
-            {"severity": "warning", "signal": "queue", "job": "shop", "exporter": "audit_log"},
-            f"Queue of exporter audit_log of shop is {value} full (above 80%)",
-            f"{value} of 65536 places are taken in the fullest process. Records are lost once it is full.",
-        ),
-    )
-
-
-def down(count: int) -> tuple[Fired]:
-    """Processes cannot be scraped."""
-    return (
-        Fired(
-            DOWN,
-            FOLDER,
-            {"severity": "warning", "signal": "target", "job": "shop"},
-            f"{count} processes of shop cannot be scraped",
-            f"Prometheus has not reached {count} processes of shop for 5m. Their runs are invisible.",
-        ),
-    )
+expected = Expected("telemetry")
+dropped = expected(
+    DROPPED,
+    "critical",
+    "records_dropped",
+    "Exporter audit_log of shop lost <figure> records in 15m (queue_full)",
+    "Exporter audit_log of shop did not get <figure> records in the last 15m, reason queue_full."
+    " What it writes is incomplete by them.",
+    exporter="audit_log",
+    reason="queue_full",
+)
+export = expected(
+    EXPORT,
+    "warning",
+    "exporter_errors",
+    "Exporter audit_log of shop failed <figure> times in 15m",
+    "Exporter audit_log of shop raised an error on <figure> batches in the last 15m."
+    " The application itself is not affected.",
+    exporter="audit_log",
+)
+internal = expected(
+    INTERNAL,
+    "warning",
+    "internal_errors",
+    "Instrumentation of shop failed <figure> times in 15m (recorder)",
+    "The instrumentation failed <figure> times at recorder in the last 15m. The application was kept from it;"
+    " what it did then may be missing from the figures.",
+    where="recorder",
+)
+overflow = expected(
+    OVERFLOW,
+    "warning",
+    "label_overflow",
+    "Too many names in agent_runs_total of shop: <figure> observations folded in 15m",
+    "A label of agent_runs_total is full: <figure> observations went to __other__ in the last 15m."
+    " Sums stay exact, names beyond the bound cannot be told apart.",
+    metric="agent_runs_total",
+)
+queue = expected(
+    QUEUE,
+    "warning",
+    "queue",
+    "Queue of exporter audit_log of shop is <figure> full (above 80%)",
+    "<figure> of 65536 places are taken in the fullest process. Records are lost once it is full.",
+    exporter="audit_log",
+)
+down = expected(
+    DOWN,
+    "warning",
+    "target",
+    "<figure> processes of shop cannot be scraped",
+    "Prometheus has not reached <figure> processes of shop for 5m. Their runs are invisible.",
+)
 
 
 SERVICE = "TaskpilotServiceDown"
@@ -145,99 +113,71 @@ STOPPED = "TaskpilotRecordingsStopped"
 LAST = (
     'prometheus_rule_group_last_evaluation_timestamp_seconds{job="prometheus",rule_group="r.yml;taskpilot-agents-runs"}'
 )
-
-
-def stopped(value: str) -> tuple[Fired]:
-    """A group of recording rules stands still."""
-    return (
-        Fired(
-            STOPPED,
-            FOLDER,
-            {"severity": "critical", "signal": "recordings", "job": "prometheus"},
-            f"Recording rules stand still: prometheus ({value})",
-            "Recording rules have not been evaluated lately, or record nothing of a service that is scraped. The alerts"
-            " that read them see nothing.",
-        ),
-    )
+stopped = expected(
+    STOPPED,
+    "critical",
+    "recordings",
+    "Recording rules stand still: prometheus (<figure>)",
+    "Recording rules have not been evaluated lately, or record nothing of a service that is scraped. The alerts"
+    " that read them see nothing.",
+    job="prometheus",
+)
 
 
 def meta(series: str, fired: Fired) -> tuple[Scenario, ...]:
     """The cases of an alert on a counter of Prometheus or Alertmanager."""
     return (
-        Scenario(Case.FIRES, "four failures", {series: then(steady(0, 30), steady(4, 30))}, (At("40m", (fired,)),)),
-        Scenario(Case.HEALTHY, "no failure", {series: steady(7, 60)}, (At("1h", quiet=(fired.alert,)),)),
-        Scenario(
+        scenario(Case.FIRES, "four failures", {series: then(steady(0, 30), steady(4, 30))}, At("40m", (fired,))),
+        scenario(Case.HEALTHY, "no failure", {series: steady(7, 60)}, At("1h", quiet=(fired.alert,))),
+        scenario(
             Case.RESOLVES,
             "a quarter of an hour after the failures",
             {series: then(steady(0, 30), steady(4, 40))},
-            (At("40m", (fired,)), At("55m", quiet=(fired.alert,))),
+            At("40m", (fired,)),
+            At("55m", quiet=(fired.alert,)),
         ),
     )
 
 
-def events(series: str, one: tuple[Fired], three: tuple[Fired]) -> tuple[Scenario, ...]:
-    """The cases of an alert on a counter that should never move."""
-    alert = one[0].alert
-    return (
-        Scenario(Case.FIRES, "three events", {series: then(steady(0, 30), steady(3, 30))}, (At("40m", three),)),
-        Scenario(
-            Case.FIRST_EVENT,
-            "one event, the first ever",
-            {series: then(absent(30), steady(1, 30))},
-            (At("25m", quiet=(alert,)), At("35m", one)),
-        ),
-        Scenario(Case.HEALTHY, "nothing for an hour", {series: steady(7, 60)}, (At("1h", quiet=(alert,)),)),
-        Scenario(
-            Case.RESOLVES,
-            "a quarter of an hour after the event",
-            {series: then(steady(0, 30), steady(1, 40))},
-            (At("40m", one), At("55m", quiet=(alert,))),
-        ),
-        Scenario(
-            Case.RESET,
-            "the process restarts",
-            {series: then(steady(50, 30), steady(0, 30))},
-            (At("40m", quiet=(alert,)),),
-        ),
-        Scenario(
-            Case.RESET,
-            "an event after the process restarted",
-            {series: then(steady(50, 30), steady(0, 5), steady(1, 30))},
-            (At("40m", one),),
-        ),
-    )
+def three(*values: int) -> dict[str, str]:
+    """Three processes that answered for 20 minutes, and whether each still does."""
+    names = ("shop-1", "shop-2", "shop-3")
+    up = {
+        UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
+        for name, value in zip(names, values, strict=True)
+    }
+    return up | {INFO.replace("shop-1", name): steady(1, 60) for name in names}
 
 
 SCENARIOS = (
     *events(
-        f'taskpilot_obs_records_dropped_total{{{ONE},exporter="audit_log",reason="queue_full"}}', dropped(1), dropped(3)
+        f'taskpilot_obs_records_dropped_total{{{ONE},exporter="audit_log",reason="queue_full"}}', dropped, minutes=15
     ),
-    *events(f'taskpilot_obs_export_errors_total{{{ONE},exporter="audit_log"}}', export(1), export(3)),
-    *events(f'taskpilot_obs_internal_errors_total{{{ONE},where="recorder"}}', internal(1), internal(3)),
-    *events(f'taskpilot_obs_label_overflow_total{{{ONE},metric="agent_runs_total"}}', overflow(1), overflow(3)),
-    Scenario(
+    *events(f'taskpilot_obs_export_errors_total{{{ONE},exporter="audit_log"}}', export, minutes=15),
+    *events(f'taskpilot_obs_internal_errors_total{{{ONE},where="recorder"}}', internal, minutes=15),
+    *events(f'taskpilot_obs_label_overflow_total{{{ONE},metric="agent_runs_total"}}', overflow, minutes=15),
+    scenario(
         Case.FIRES,
         "one process is fuller than the other",
         {QUEUE_SIZE: steady(58982.4, 30), QUEUE_SIZE.replace("shop-1", "shop-2"): steady(10, 30)},
-        (At("20m", queue("90%")),),
+        At("20m", queue("90%")),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "full for three minutes",
         {QUEUE_SIZE: then(steady(0, 13), steady(65000, 3), steady(0, 20))},
-        (
-            At("15m", quiet=(QUEUE,)),
-            At("20m", quiet=(QUEUE,)),
-        ),
+        At("15m", quiet=(QUEUE,)),
+        At("20m", quiet=(QUEUE,)),
     ),
-    Scenario(Case.HEALTHY, "half full", {QUEUE_SIZE: steady(32000, 30)}, (At("20m", quiet=(QUEUE,)),)),
-    Scenario(
+    scenario(Case.HEALTHY, "half full", {QUEUE_SIZE: steady(32000, 30)}, At("20m", quiet=(QUEUE,))),
+    scenario(
         Case.RESOLVES,
         "the queue drains",
         {QUEUE_SIZE: then(steady(58982.4, 30), steady(100, 20))},
-        (At("20m", queue("90%")), At("35m", quiet=(QUEUE,))),
+        At("20m", queue("90%")),
+        At("35m", quiet=(QUEUE,)),
     ),
-    Scenario(
+    scenario(
         Case.FIRES,
         "one of two processes no longer answers",
         {
@@ -246,82 +186,65 @@ SCENARIOS = (
             UP.replace("shop-1", "shop-2"): steady(1, 60),
             INFO.replace("shop-1", "shop-2"): steady(1, 60),
         },
-        (At("40m", down(1), (ABSENT,)),),
+        At("40m", down(1), (ABSENT,)),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "three minutes without an answer",
         {
             UP: then(steady(1, 23), steady(0, 3), steady(1, 20)),
             INFO: steady(1, 60),
         },
-        (At("25m", quiet=(DOWN,)), At("30m", quiet=(DOWN,))),
+        At("25m", quiet=(DOWN,)),
+        At("30m", quiet=(DOWN,)),
     ),
-    Scenario(
+    scenario(
         Case.HEALTHY,
         "the service answers, and a foreign target does not",
         {UP: steady(1, 60), INFO: steady(1, 60), 'up{job="database",instance="db:9187"}': steady(0, 60)},
-        (At("40m", quiet=(DOWN, ABSENT)),),
+        At("40m", quiet=(DOWN, ABSENT)),
     ),
-    Scenario(
+    scenario(
         Case.RESOLVES,
         "the process answers again",
         {
             UP: then(steady(1, 20), steady(0, 20), steady(1, 20)),
             INFO: then(steady(1, 20), "stale", absent(19), steady(1, 20)),
         },
-        (At("35m", down(1), (ABSENT,)), At("45m", quiet=(DOWN, ABSENT))),
+        At("35m", down(1), (ABSENT,)),
+        At("45m", quiet=(DOWN, ABSENT)),
     ),
-    Scenario(
-        Case.FIRES,
-        "two of three processes no longer answer",
-        {
-            UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
-            for name, value in (("shop-1", 0), ("shop-2", 0), ("shop-3", 1))
-        }
-        | {INFO.replace("shop-1", name): steady(1, 60) for name in ("shop-1", "shop-2", "shop-3")},
-        (At("40m", (SERVICE_DOWN,)),),
-    ),
-    Scenario(
+    scenario(Case.FIRES, "two of three processes no longer answer", three(0, 0, 1), At("40m", (SERVICE_DOWN,))),
+    scenario(
         Case.THIN,
         "all processes are away for three minutes",
         {UP: then(steady(1, 23), steady(0, 3), steady(1, 20)), INFO: steady(1, 60)},
-        (At("25m", quiet=(SERVICE,)), At("30m", quiet=(SERVICE,))),
+        At("25m", quiet=(SERVICE,)),
+        At("30m", quiet=(SERVICE,)),
     ),
-    Scenario(
-        Case.HEALTHY,
-        "one of three processes no longer answers",
-        {
-            UP.replace("shop-1", name): then(steady(1, 20), steady(value, 30))
-            for name, value in (("shop-1", 0), ("shop-2", 1), ("shop-3", 1))
-        }
-        | {INFO.replace("shop-1", name): steady(1, 60) for name in ("shop-1", "shop-2", "shop-3")},
-        (At("40m", quiet=(SERVICE,)),),
-    ),
-    Scenario(
+    scenario(Case.HEALTHY, "one of three processes no longer answers", three(0, 1, 1), At("40m", quiet=(SERVICE,))),
+    scenario(
         Case.RESOLVES,
         "the only process answers again",
         {UP: then(steady(1, 20), steady(0, 20), steady(1, 20)), INFO: steady(1, 60)},
-        (
-            At(
-                "35m",
-                (
-                    SERVICE_DOWN._replace(
-                        summary=SERVICE_DOWN.summary.replace("66.67", "100"),
-                        description=SERVICE_DOWN.description.replace("66.67", "100"),
-                    ),
+        At(
+            "35m",
+            (
+                SERVICE_DOWN._replace(
+                    summary=SERVICE_DOWN.summary.replace("66.67", "100"),
+                    description=SERVICE_DOWN.description.replace("66.67", "100"),
                 ),
             ),
-            At("45m", quiet=(SERVICE,)),
         ),
+        At("45m", quiet=(SERVICE,)),
     ),
-    Scenario(
+    scenario(
         Case.HEALTHY,
         "a job that a clock starts has ended",
         {UP: then(absent(20), steady(1, 10), "stale"), INFO: then(absent(20), steady(1_200, 10), "stale")},
-        (At("40m", quiet=(ABSENT, SERVICE, DOWN)),),
+        At("40m", quiet=(ABSENT, SERVICE, DOWN)),
     ),
-    Scenario(Case.FIRES, "whatever happens", {}, (At("10m", (ALIVE,)),)),
+    scenario(Case.FIRES, "whatever happens", {}, At("10m", (ALIVE,))),
     *meta(
         'prometheus_rule_evaluation_failures_total{job="prometheus",rule_group="r.yml;taskpilot-llm-cost"}',
         Fired(
@@ -342,21 +265,22 @@ SCENARIOS = (
             "4 notifications were not delivered in the last 15m. Another receiver has to bring this one.",
         ),
     ),
-    Scenario(
+    scenario(
         Case.FIRES,
         "a group stands still for 20 minutes",
         {LAST: then(ramp((60, 20)), steady(1_200, 20))},
-        (At("40m", stopped("1200")),),
+        At("40m", stopped("1200")),
     ),
-    Scenario(Case.HEALTHY, "every group is evaluated", {LAST: ramp((60, 60))}, (At("40m", quiet=(STOPPED,)),)),
-    Scenario(
+    scenario(Case.HEALTHY, "every group is evaluated", {LAST: ramp((60, 60))}, At("40m", quiet=(STOPPED,))),
+    scenario(
         Case.RESOLVES,
         "a group goes on",
         {LAST: then(ramp((60, 20)), steady(1_200, 19), ramp((60, 30), start=2_400))},
-        (At("35m", stopped("900")), At("50m", quiet=(STOPPED,))),
+        At("35m", stopped("900")),
+        At("50m", quiet=(STOPPED,)),
     ),
-    Scenario(Case.FIRES, "nothing was ever scraped", {}, (At("10m", (NOBODY,)),)),
-    Scenario(
+    scenario(Case.FIRES, "nothing was ever scraped", {}, At("10m", (NOBODY,))),
+    scenario(
         Case.FIRES,
         "a service is no longer among the targets, another is",
         {
@@ -365,21 +289,23 @@ SCENARIOS = (
             UP.replace("shop", "other"): steady(1, 60),
             INFO.replace("shop", "other"): steady(1, 60),
         },
-        (At("40m", (GONE,), (DOWN,)),),
+        At("40m", (GONE,), (DOWN,)),
     ),
-    Scenario(
+    scenario(
         Case.THIN,
         "gone for three minutes",
         {
             UP: then(steady(1, 23), "stale", absent(2), steady(1, 20)),
             INFO: then(steady(1, 23), "stale", absent(2), steady(1, 20)),
         },
-        (At("25m", quiet=(ABSENT,)), At("30m", quiet=(ABSENT,))),
+        At("25m", quiet=(ABSENT,)),
+        At("30m", quiet=(ABSENT,)),
     ),
-    Scenario(
+    scenario(
         Case.RESOLVES,
         "the first target appears",
         {UP: then(absent(20), steady(1, 20)), INFO: then(absent(20), steady(1, 20))},
-        (At("15m", (NOBODY,)), At("25m", quiet=(ABSENT,))),
+        At("15m", (NOBODY,)),
+        At("25m", quiet=(ABSENT,)),
     ),
 )

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from taskpilot_obs._support import figures
 from taskpilot_obs._support.charts import Bar, row_bar
-from taskpilot_obs.server.blocks import Block, Cell, Heading, Table, TableColumn, figure, moment, text
+from taskpilot_obs.server.blocks import Block, Cell, Heading, Table, TableColumn, figure, figures_in, moment, text
 from taskpilot_obs.server.pages.query import link
 from taskpilot_obs.server.questions import Questions
 from taskpilot_obs.stats import BenchmarkArm, BenchmarkRun
@@ -57,9 +57,8 @@ def _run(run: BenchmarkRun) -> list[Cell]:
         moment(run.created_at),
         text(run.name or run.run_id, link("/benchmarks", run=run.run_id)),
         Cell(run.status, run.status, tone=_TONES.get(run.status, "none")),
-        figure(figures.count(len(run.arms)), len(run.arms)),
-        figure(figures.count(calls), calls),
-        figure(figures.usd(sum(costs) if costs else None), sum(costs) if costs else None),
+        *figures_in(figures.count, len(run.arms), calls),
+        figure(figures.usd, sum(costs) if costs else None),
         text(verdict or None)._replace(prose=True),
     ]
 
@@ -90,19 +89,15 @@ def _arm(arm: BenchmarkArm) -> list[Cell]:
     bar = Bar(arm.arm, arm.success_rate, low, high)
     return [
         text(arm.arm),
-        figure(figures.count(arm.calls), arm.calls),
-        figure(figures.percent(arm.success_rate), arm.success_rate),
-        figure(*_between(low, high)),
+        figure(figures.count, arm.calls),
+        figure(figures.percent, arm.success_rate),
+        Cell(*_between(low, high)),
         Cell("", drawing=Markup(row_bar(bar, 100.0, figures.percent))),  # noqa: S704  `row_bar` escapes
-        figure(figures.percent(arm.correct_rate), arm.correct_rate),
-        figure(figures.ms(arm.p50_latency_ms), arm.p50_latency_ms),
-        figure(figures.ms(arm.p95_latency_ms), arm.p95_latency_ms),
-        figure(figures.ms(arm.p50_time_to_first_token_ms), arm.p50_time_to_first_token_ms),
-        figure(figures.count(arm.input_tokens), arm.input_tokens),
-        figure(figures.count(arm.output_tokens), arm.output_tokens),
-        figure(figures.usd(arm.cost), arm.cost),
-        figure(figures.usd(arm.cost_per_call), arm.cost_per_call),
-        figure(figures.share(arm.cost_coverage), arm.cost_coverage),
+        figure(figures.percent, arm.correct_rate),
+        *figures_in(figures.ms, arm.p50_latency_ms, arm.p95_latency_ms, arm.p50_time_to_first_token_ms),
+        *figures_in(figures.count, arm.input_tokens, arm.output_tokens),
+        *figures_in(figures.usd, arm.cost, arm.cost_per_call),
+        figure(figures.share, arm.cost_coverage),
     ]
 
 

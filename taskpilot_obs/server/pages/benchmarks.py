@@ -10,7 +10,7 @@ from pydantic import Field as Option
 
 from taskpilot_obs._support import figures
 from taskpilot_obs._support.charts import Bar, axis_end, row_bar
-from taskpilot_obs.server.blocks import Block, Cell, FormField, Page, Table, TableColumn, figure, text
+from taskpilot_obs.server.blocks import Block, Cell, FormField, Page, Table, TableColumn, figure, figures_in, text
 from taskpilot_obs.server.pages import benchmark_runs
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText
@@ -94,21 +94,18 @@ def _row(line: BenchmarkSummary, query: BenchmarksQuery) -> list[Cell]:
     return [
         text(name_of(line), None if line.day else href),
         *([text(line.provider)] if query.group_by == "model" else []),
-        figure(figures.count(line.total_calls), line.total_calls),
-        figure(figures.percent(line.success_rate), line.success_rate),
-        figure(
+        figure(figures.count, line.total_calls),
+        figure(figures.percent, line.success_rate),
+        Cell(
             "-" if interval is None else f"{interval.low:.1f} to {interval.high:.1f}",
             None if interval is None else f"{interval.low:.4f} to {interval.high:.4f}",
         ),
-        figure(figures.ms(line.p50_latency_ms), line.p50_latency_ms),
-        figure(figures.ms(line.p95_latency_ms), line.p95_latency_ms),
-        figure(figures.ms(line.p99_latency_ms), line.p99_latency_ms),
-        figure(figures.ms(line.p50_time_to_first_token_ms), line.p50_time_to_first_token_ms),
-        figure(figures.count(line.total_input_tokens), line.total_input_tokens),
-        figure(figures.count(line.total_output_tokens), line.total_output_tokens),
-        figure(figures.usd(line.total_cost), line.total_cost),
-        figure(figures.usd(line.avg_cost), line.avg_cost),
-        figure(figures.share(line.cost_coverage), line.cost_coverage),
+        *figures_in(
+            figures.ms, line.p50_latency_ms, line.p95_latency_ms, line.p99_latency_ms, line.p50_time_to_first_token_ms
+        ),
+        *figures_in(figures.count, line.total_input_tokens, line.total_output_tokens),
+        *figures_in(figures.usd, line.total_cost, line.avg_cost),
+        figure(figures.share, line.cost_coverage),
     ]
 
 
@@ -126,7 +123,7 @@ def _bars(
     rows = [
         (
             text(name),
-            figure(shown(amount), amount),
+            figure(shown, amount),
             Cell("", drawing=Markup(row_bar(Bar(name, amount), top, shown))),  # noqa: S704  `row_bar` escapes
         )
         for name, amount in found

@@ -55,17 +55,17 @@ def _row(status: BudgetStatus) -> list[Cell]:
         text(status.scope_key or "everyone"),
         text(status.period),
         text(status.action),
-        figure(used, status.used_ratio, tone),
+        Cell(used, status.used_ratio, tone=tone),
         Cell("", drawing=Markup(bar)),  # noqa: S704  `row_bar` escapes
         _amount(status, status.limit),
         _amount(status, status.left),
         _amount(status, status.projected, "warn" if over else ""),
-        figure(figures.count(status.refusals), status.refusals),
+        figure(figures.count, status.refusals),
         moment(status.resets_at),
     ]
 
 
 def _amount(status: BudgetStatus, amount: Decimal | None, tone: str = "") -> Cell:
     if status.unit == "usd":
-        return figure(figures.usd(amount), amount, tone)
-    return figure("-" if amount is None else f"{figures.count(float(amount))} tokens", amount, tone)
+        return figure(figures.usd, amount, tone=tone)
+    return Cell("-" if amount is None else f"{figures.count(float(amount))} tokens", amount, tone=tone)

@@ -10,7 +10,7 @@ from pydantic import Field as Option
 from taskpilot_obs._support import figures
 from taskpilot_obs.records import Status
 from taskpilot_obs.server import cursors
-from taskpilot_obs.server.blocks import Cell, FormField, Page, Table, TableColumn, figure, moment, text
+from taskpilot_obs.server.blocks import Cell, FormField, Page, Table, TableColumn, figure, figures_in, moment, text
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText
 from taskpilot_obs.server.questions import Questions
@@ -92,10 +92,8 @@ def _row(call: Call) -> list[Cell]:
         text(call.agent),
         text(call.workflow),
         text(call.organization_id),
-        figure(figures.ms(call.latency_ms), call.latency_ms),
-        figure(figures.ms(call.time_to_first_token_ms), call.time_to_first_token_ms),
-        figure(figures.count(call.input_tokens), call.input_tokens),
-        figure(figures.count(call.output_tokens), call.output_tokens),
-        figure(figures.usd(call.cost), call.cost),
+        *figures_in(figures.ms, call.latency_ms, call.time_to_first_token_ms),
+        *figures_in(figures.count, call.input_tokens, call.output_tokens),
+        figure(figures.usd, call.cost),
         text(call.error_category or call.error_type),
     ]

@@ -12,19 +12,7 @@ from taskpilot_obs._support import figures
 from taskpilot_obs._support.charts import Bar, axis_end, difference_bar, row_bar
 from taskpilot_obs.compare.experiment import Measure
 from taskpilot_obs.compare.report import Effect
-from taskpilot_obs.server.blocks import (
-    Block,
-    Cell,
-    FactList,
-    FormField,
-    Notice,
-    Page,
-    Table,
-    TableColumn,
-    figure,
-    moment,
-    text,
-)
+from taskpilot_obs.server import blocks
 from taskpilot_obs.server.pages.measures import change, measured
 from taskpilot_obs.server.pages.query import TimedQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import ExperimentOptions, Name, PeriodText
@@ -51,34 +39,34 @@ class ExperimentPageQuery(ExperimentsPageQuery, ExperimentOptions):
     """One experiment, and how it is judged."""
 
 
-def build(ask: Questions, query: ExperimentsPageQuery) -> Page:
+def build(ask: Questions, query: ExperimentsPageQuery) -> blocks.Page:
     """One line for each experiment."""
     found = ask.experiments(query.over(ask.now), query.tenant)
-    blocks: list[Block] = []
+    body: list[blocks.Block] = []
     if found:
         head = ("experiment", "variants", "units", "tasks", "first task", "last task")
-        columns = [TableColumn(name, numeric=0 < place < 4) for place, name in enumerate(head)]  # noqa: PLR2004  the counts
+        columns = [blocks.TableColumn(name, numeric=0 < place < 4) for place, name in enumerate(head)]  # noqa: PLR2004  the counts
         caption = f"{len(found):,} experiment{'' if len(found) == 1 else 's'} {query.spoken}"
         note = "A unit is the user, session, tenant or request that was assigned."
-        blocks.append(Table("experiments", caption, columns, [_line(one, query) for one in found], note=note))
+        body.append(blocks.Table("experiments", caption, columns, [_line(one, query) for one in found], note=note))
     else:
         said = f"No task of an experiment {query.spoken}. Assign variants where a request begins:"
-        blocks.append(Notice("", said, code=_EMPTY))
-    return Page(
+        body.append(blocks.Notice("", said, code=_EMPTY))
+    return blocks.Page(
         "Experiments",
         "Variants that users were assigned to. Each leads to what is certain of their difference.",
-        blocks,
+        body,
         [*time_fields(query), *filter_fields(ask, query)],
         link("/v1/experiments", **query.times, tenant=query.tenant),
     )
 
 
-def _line(one: ExperimentSeen, query: ExperimentsPageQuery) -> list[Cell]:
+def _line(one: ExperimentSeen, query: ExperimentsPageQuery) -> list[blocks.Cell]:
     return [
-        text(one.experiment, link(path_of(one.experiment), **query.times, tenant=query.tenant)),
-        *(figure(figures.count(amount), amount) for amount in (one.variants, one.units, one.tasks)),
-        moment(one.first_seen),
-        moment(one.last_seen),
+        blocks.text(one.experiment, link(path_of(one.experiment), **query.times, tenant=query.tenant)),
+        *(blocks.figure(figures.count, amount) for amount in (one.variants, one.units, one.tasks)),
+        blocks.moment(one.first_seen),
+        blocks.moment(one.last_seen),
     ]
 
 
@@ -87,105 +75,106 @@ def path_of(experiment: str) -> str:
     return f"/experiments/{quote(experiment, safe='')}"
 
 
-def build_one(ask: Questions, query: ExperimentPageQuery, name: str) -> Page:
+def build_one(ask: Questions, query: ExperimentPageQuery, name: str) -> blocks.Page:
     """The conclusion, the arms with their intervals, the differences with theirs."""
     report = ask.experiment(name, query.over(ask.now), query, query.tenant)
-    return Page(
+    return blocks.Page(
         f"Experiment {name}",
         "Intervals and p-values hold at every look together, so this page may be read as often as you like.",
         [*_conclusion(report), _sizes(report), *_arms(report, query.primary), _effects(report)],
         [
             *time_fields(query),
-            FormField("primary", "Decides", query.primary, _MEASURES),
-            FormField("shares", "Planned shares", query.shares or ""),
+            blocks.FormField("primary", "Decides", query.primary, _MEASURES),
+            blocks.FormField("shares", "Planned shares", query.shares or ""),
             *filter_fields(ask, query),
         ],
         link(f"/v1{path_of(name)}", **query.times, primary=query.primary, shares=query.shares, tenant=query.tenant),
     )
 
 
-def _conclusion(report: ExperimentReport) -> Iterator[Block]:
+def _conclusion(report: ExperimentReport) -> Iterator[blocks.Block]:
     verdict = "blocked" if report.blocked else report.primary.verdict if report.primary else ""
-    yield Notice(_TONES.get(verdict, ""), report.conclusion)
+    yield blocks.Notice(_TONES.get(verdict, ""), report.conclusion)
     if not report.shares_stated:
         equal = ",".join(f"{arm.variant}={arm.share:.3g}" for arm in report.arms)
         said = "Equal shares are assumed, and the first variant is the control. State another plan above, as in"
-        yield Notice("", said, code=equal)
+        yield blocks.Notice("", said, code=equal)
 
 
-def _sizes(report: ExperimentReport) -> FactList:
+def _sizes(report: ExperimentReport) -> blocks.FactList:
     ratio = report.sample_ratio_p_value
-    return FactList(
+    return blocks.FactList(
         "At a glance",
         (
-            ("Control", text(report.control)),
-            ("Units", figure(*_counted(sum(arm.units for arm in report.arms)))),
-            ("Tasks", figure(*_counted(sum(arm.tasks for arm in report.arms)))),
-            ("Sizes fit the plan, p", figure(f"{ratio:.3g}", ratio, "bad" if report.blocked else "")),
+            ("Control", blocks.text(report.control)),
+            ("Units", blocks.figure(figures.count, sum(arm.units for arm in report.arms))),
+            ("Tasks", blocks.figure(figures.count, sum(arm.tasks for arm in report.arms))),
+            ("Sizes fit the plan, p", blocks.Cell(f"{ratio:.3g}", ratio, tone="bad" if report.blocked else "")),
         ),
     )
 
 
-def _counted(amount: int) -> tuple[str, int]:
-    return figures.count(amount), amount
-
-
-def _arms(report: ExperimentReport, primary: str) -> Iterator[Table]:
+def _arms(report: ExperimentReport, primary: str) -> Iterator[blocks.Table]:
     head = ("variant", "planned", "units", "tasks", *_SHOWN, "priced")
-    columns = [TableColumn(name, numeric=place > 0) for place, name in enumerate(head)]
+    columns = [blocks.TableColumn(name, numeric=place > 0) for place, name in enumerate(head)]
     note = "Each figure is over units: a user with a hundred tasks counts once."
-    yield Table("arms", "Variants", columns, [_arm(arm) for arm in report.arms], note=note)
+    yield blocks.Table("arms", "Variants", columns, [_arm(arm) for arm in report.arms], note=note)
     ends = [getattr(arm, primary) for arm in report.arms] + [
         bounds.high for arm in report.arms if (bounds := arm.intervals.get(primary))
     ]
     top = axis_end(max((float(end) for end in ends if end is not None), default=0.0))
-    drawn = TableColumn(f"0 to {measured(primary, top)}", numeric=False, drawn=True)
-    columns = [TableColumn("variant", numeric=False), TableColumn(primary), TableColumn("between"), drawn]
+    drawn = blocks.TableColumn(f"0 to {measured(primary, top)}", numeric=False, drawn=True)
+    columns = [
+        blocks.TableColumn("variant", numeric=False),
+        blocks.TableColumn(primary),
+        blocks.TableColumn("between"),
+        drawn,
+    ]
     rows = [_interval(arm, primary, top) for arm in report.arms]
-    yield Table("intervals", f"{primary.capitalize()} with its interval", columns, rows)
+    yield blocks.Table("intervals", f"{primary.capitalize()} with its interval", columns, rows)
 
 
-def _arm(arm: ExperimentArm) -> list[Cell]:
+def _arm(arm: ExperimentArm) -> list[blocks.Cell]:
     return [
-        text(arm.variant),
-        figure(figures.share(arm.share), arm.share),
-        figure(*_counted(arm.units)),
-        figure(*_counted(arm.tasks)),
-        *(figure(measured(name, getattr(arm, name)), getattr(arm, name)) for name in _SHOWN),
-        figure(figures.share(arm.cost_coverage), arm.cost_coverage),
+        blocks.text(arm.variant),
+        blocks.figure(figures.share, arm.share),
+        blocks.figure(figures.count, arm.units),
+        blocks.figure(figures.count, arm.tasks),
+        *(blocks.Cell(measured(name, getattr(arm, name)), getattr(arm, name)) for name in _SHOWN),
+        blocks.figure(figures.share, arm.cost_coverage),
     ]
 
 
-def _interval(arm: ExperimentArm, measure: str, top: float) -> list[Cell]:
+def _interval(arm: ExperimentArm, measure: str, top: float) -> list[blocks.Cell]:
     value, bounds = getattr(arm, measure), arm.intervals.get(measure)
     low, high = (None, None) if bounds is None else (bounds.low, bounds.high)
     bar = Bar(arm.variant, None if value is None else float(value), low, high)
     return [
-        text(arm.variant),
-        figure(measured(measure, value), value),
+        blocks.text(arm.variant),
+        blocks.Cell(measured(measure, value), value),
         _between(measured(measure, low), measured(measure, high), low, high),
-        Cell("", drawing=Markup(row_bar(bar, top, lambda amount: measured(measure, amount)))),  # noqa: S704  it escapes
+        blocks.Cell("", drawing=Markup(row_bar(bar, top, lambda amount: measured(measure, amount)))),  # noqa: S704  it escapes
     ]
 
 
-def _between(shown_low: str, shown_high: str, low: float | None, high: float | None) -> Cell:
+def _between(shown_low: str, shown_high: str, low: float | None, high: float | None) -> blocks.Cell:
     if low is None or high is None:
-        return Cell("too few units")
-    return figure(f"{shown_low} to {shown_high}", f"{low:.6g} to {high:.6g}")
+        return blocks.Cell("too few units")
+    return blocks.Cell(f"{shown_low} to {shown_high}", f"{low:.6g} to {high:.6g}")
 
 
-def _effects(report: ExperimentReport) -> Table:
+def _effects(report: ExperimentReport) -> blocks.Table:
     head = ("measure", "variant", "difference", "between", "relative", "p", "verdict", "", "more units")
     texts = {"measure", "variant", "verdict", ""}
     drawn = "worse or better is on either side of the middle"
-    columns = [TableColumn(name or "around 0", numeric=name not in texts, drawn=not name) for name in head]
+    columns = [blocks.TableColumn(name or "around 0", numeric=name not in texts, drawn=not name) for name in head]
     note = f"Differences from {report.control}; in the drawing, {drawn}, where there is none."
     rows = [_effect(effect, report.effects) for effect in report.effects]
     empty = "There is one variant only, so nothing can be compared."
-    return Table("effects", "Differences", columns, rows, empty=empty, note=note)
+    return blocks.Table("effects", "Differences", columns, rows, empty=empty, note=note)
 
 
-def _effect(effect: Effect, all_effects: tuple[Effect, ...]) -> list[Cell]:
+def _effect(effect: Effect, all_effects: tuple[Effect, ...]) -> list[blocks.Cell]:
     reach = _reach(effect.measure, all_effects)
     shown = [change(effect.measure, end) for end in (effect.low, effect.high)]
     if effect.difference is None:
@@ -195,15 +184,15 @@ def _effect(effect: Effect, all_effects: tuple[Effect, ...]) -> list[Cell]:
     more = effect.more_units if effect.verdict == "not enough evidence" else None
     relative = None if effect.relative is None else 100 * effect.relative
     return [
-        text(effect.measure),
-        text(effect.variant),
-        figure(change(effect.measure, effect.difference), effect.difference),
+        blocks.text(effect.measure),
+        blocks.text(effect.variant),
+        blocks.Cell(change(effect.measure, effect.difference), effect.difference),
         _between(shown[0], shown[1], effect.low, effect.high),
-        figure("-" if relative is None else f"{relative:+.1f} %", relative),
-        figure("-" if effect.p_value is None else f"{effect.p_value:.2g}", effect.p_value),
-        Cell(effect.verdict, effect.verdict, tone=_TONES.get(effect.verdict, "none")),
-        Cell("", drawing=Markup(drawing)),  # noqa: S704  `difference_bar` escapes
-        figure("-" if more is None else f"about {more:,}", more),
+        blocks.Cell("-" if relative is None else f"{relative:+.1f} %", relative),
+        blocks.Cell("-" if effect.p_value is None else f"{effect.p_value:.2g}", effect.p_value),
+        blocks.Cell(effect.verdict, effect.verdict, tone=_TONES.get(effect.verdict, "none")),
+        blocks.Cell("", drawing=Markup(drawing)),  # noqa: S704  `difference_bar` escapes
+        blocks.Cell("-" if more is None else f"about {more:,}", more),
     ]
 
 

@@ -8,7 +8,20 @@ from typing import Final
 from taskpilot_obs._support import figures
 from taskpilot_obs.golden_signals.assess import wilson
 from taskpilot_obs.golden_signals.model import GoldenSignals, SignalEvidence, SignalStatus
-from taskpilot_obs.server.blocks import Block, Heading, Notice, Page, Signal, Signals, Table, TableColumn, figure, text
+from taskpilot_obs.golden_signals.wording import WORDINGS, Wording
+from taskpilot_obs.server.blocks import (
+    Block,
+    Heading,
+    Notice,
+    Page,
+    Signal,
+    Signals,
+    Table,
+    TableColumn,
+    figure,
+    figures_in,
+    text,
+)
 from taskpilot_obs.server.pages.groups import calls_chart, cost_chart, latency_chart
 from taskpilot_obs.server.pages.query import FilteredQuery, filter_fields, link, time_fields
 from taskpilot_obs.server.params import Name, PeriodText, SummariesQuery
@@ -20,13 +33,6 @@ _NEAR: Final = 0.9
 """Share of a budget from which on it is worth a word."""
 _HEALTHY: Final = 95.0
 _DAY: Final = "24h"
-NAMES: Final = {
-    "success_rate": "Success rate",
-    "p95_latency_ms": "Latency, p95",
-    "cost_per_successful_task_usd": "Cost per successful task",
-    "user_confirmed_correctness_percent": "Confirmed correct",
-    "policy_violation_rate_percent": "Policy violations",
-}
 
 
 class OverviewQuery(FilteredQuery):
@@ -76,25 +82,20 @@ def _empty(ask: Questions) -> list[Block]:
 
 def _signals(now: GoldenSignals, before: GoldenSignals, query: OverviewQuery) -> Signals:
     earlier = f"in the {query.period} before" if query.start is None else "in as long a time before"
-    items = [
-        Signal(
-            title,
-            shown(name, getattr(now, name)),
-            now.evidence[name].status.value if name in now.evidence else SignalStatus.INSUFFICIENT_DATA.value,
-            _evidence(name, now.evidence.get(name)),
-            _trend(name, getattr(now, name), getattr(before, name), earlier),
-        )
-        for name, title in NAMES.items()
-    ]
+    items = [_signal(wording, now, before, earlier) for wording in WORDINGS]
     runs = f"{now.runs.total:,.0f} task{'' if now.runs.total == 1 else 's'} {query.spoken}"
     return Signals(f"Golden signals, {runs}", now.status.value, items, now.notes)
 
 
-def shown(name: str, value: float | None) -> str:
-    """A signal's figure with its unit."""
-    if name.endswith("_ms"):
-        return figures.ms(value)
-    return figures.usd(value) if name.endswith("_usd") else figures.percent(value)
+def _signal(wording: Wording, now: GoldenSignals, before: GoldenSignals, earlier: str) -> Signal:
+    figure, evidence = getattr(now, wording.field), now.evidence.get(wording.field)
+    return Signal(
+        wording.title,
+        wording.figure(figure),
+        (SignalStatus.INSUFFICIENT_DATA if evidence is None else evidence.status).value,
+        _evidence(wording.field, evidence),
+        _trend(wording, figure, getattr(before, wording.field), earlier),
+    )
 
 
 def _evidence(name: str, evidence: SignalEvidence | None) -> str:
@@ -108,13 +109,13 @@ def _evidence(name: str, evidence: SignalEvidence | None) -> str:
     return f"{part} of {evidence.denominator:,.0f}{ends}"
 
 
-def _trend(name: str, now: float | None, before: float | None, earlier: str) -> str:
+def _trend(wording: Wording, now: float | None, before: float | None, earlier: str) -> str:
     if now is None or before is None:
         return ""
     change = now - before
     if not round(change, 4):
         return f"as {earlier}"
-    return f"{'up' if change > 0 else 'down'} from {shown(name, before)} {earlier}"
+    return f"{'up' if change > 0 else 'down'} from {wording.figure(before)} {earlier}"
 
 
 def _wrong_now(ask: Questions, day: Stats) -> Iterator[Notice]:
@@ -145,11 +146,10 @@ def _models(lines: tuple[BenchmarkSummary, ...], tenant: str | None) -> Table:
         (
             text(line.model_name, link("/calls", model=line.model_name, provider=line.provider, tenant=tenant)),
             text(line.provider),
-            figure(figures.count(line.total_calls), line.total_calls),
-            figure(figures.percent(line.success_rate), line.success_rate),
-            figure(figures.ms(line.p95_latency_ms), line.p95_latency_ms),
-            figure(figures.usd(line.total_cost), line.total_cost),
-            figure(figures.usd(line.avg_cost), line.avg_cost),
+            figure(figures.count, line.total_calls),
+            figure(figures.percent, line.success_rate),
+            figure(figures.ms, line.p95_latency_ms),
+            *figures_in(figures.usd, line.total_cost, line.avg_cost),
         )
         for line in lines[:_TOP]
     ]

@@ -10,19 +10,7 @@ from markupsafe import Markup
 
 from taskpilot_obs._support import figures
 from taskpilot_obs._support.charts import strip
-from taskpilot_obs.server.blocks import (
-    Block,
-    Cell,
-    FactList,
-    FeedbackForm,
-    Notice,
-    Page,
-    Table,
-    TableColumn,
-    figure,
-    moment,
-    text,
-)
+from taskpilot_obs.server import blocks
 from taskpilot_obs.server.pages.calls import TONES
 from taskpilot_obs.server.pages.query import PageQuery
 from taskpilot_obs.server.questions import Questions
@@ -38,67 +26,66 @@ class RequestQuery(PageQuery):
     """A request has no filters."""
 
 
-def build(ask: Questions, _: RequestQuery, request_id: str) -> Page:
+def build(ask: Questions, _: RequestQuery, request_id: str) -> blocks.Page:
     """Facts, waterfall, decisions, verdicts."""
     tree = ask.run_tree(request_id)
-    blocks: list[Block] = [_facts(ask, tree)]
+    body: list[blocks.Block] = [_facts(ask, tree)]
     if tree.steps:
-        blocks.append(_waterfall(tree))
+        body.append(_waterfall(tree))
     else:
-        blocks.append(Notice("", "The store has verdicts on this request, and no run of it yet."))
+        body.append(blocks.Notice("", "The store has verdicts on this request, and no run of it yet."))
     if tree.decisions:
-        blocks.append(_decisions(tree))
-    blocks += [_verdicts(tree), FeedbackForm(tree.request_id)]
-    return Page(f"Request {tree.request_id}", "", blocks, rest=f"/v1/runs/{quote(tree.request_id, safe='')}")
+        body.append(_decisions(tree))
+    body += [_verdicts(tree), blocks.FeedbackForm(tree.request_id)]
+    return blocks.Page(f"Request {tree.request_id}", "", body, rest=f"/v1/runs/{quote(tree.request_id, safe='')}")
 
 
-def _facts(ask: Questions, tree: RunTree) -> FactList:
+def _facts(ask: Questions, tree: RunTree) -> blocks.FactList:
     cost = figures.usd(tree.cost) + (f", {tree.unpriced_calls} unpriced" if tree.unpriced_calls else "")
     items = [
-        ("Status", Cell(tree.status or "-", tree.status, tone=TONES.get(tree.status or "", "none"))),
-        ("Began", moment(tree.start)),
-        ("Duration", figure(figures.ms(tree.duration_ms), tree.duration_ms)),
-        ("Cost", figure(cost, tree.cost)),
-        ("Tokens in / out", text(f"{figures.count(tree.input_tokens)} / {figures.count(tree.output_tokens)}")),
-        ("LLM calls", figure(figures.count(tree.llm_calls), tree.llm_calls)),
-        ("Tool calls", figure(figures.count(tree.tool_calls), tree.tool_calls)),
+        ("Status", blocks.Cell(tree.status or "-", tree.status, tone=TONES.get(tree.status or "", "none"))),
+        ("Began", blocks.moment(tree.start)),
+        ("Duration", blocks.figure(figures.ms, tree.duration_ms)),
+        ("Cost", blocks.Cell(cost, tree.cost)),
+        ("Tokens in / out", blocks.text(f"{figures.count(tree.input_tokens)} / {figures.count(tree.output_tokens)}")),
+        ("LLM calls", blocks.figure(figures.count, tree.llm_calls)),
+        ("Tool calls", blocks.figure(figures.count, tree.tool_calls)),
     ]
     trace_id = next((step.trace_id for step in tree.steps if step.trace_id), None)
     if trace_id is not None:
         url = ask.services.links.trace_url(trace_id)
-        items.append(("Trace", Cell(trace_id, trace_id) if url is None else _outside(trace_id, url)))
+        items.append(("Trace", blocks.Cell(trace_id, trace_id) if url is None else _outside(trace_id, url)))
     if ask.services.links.dashboard is not None:
         items.append(("Dashboard", _outside("Grafana", ask.services.links.dashboard)))
-    return FactList("At a glance", items)
+    return blocks.FactList("At a glance", items)
 
 
-def _outside(name: str, url: str) -> Cell:
+def _outside(name: str, url: str) -> blocks.Cell:
     """A link to another server, which is configured and not a reader's."""
     link = Markup('<a href="{}" rel="noreferrer">{}</a>').format(url, name)
-    return Cell(name, name, drawing=link)
+    return blocks.Cell(name, name, drawing=link)
 
 
-def _waterfall(tree: RunTree) -> Table:
+def _waterfall(tree: RunTree) -> blocks.Table:
     head = ("step", "kind", "when", "duration", "status", "tokens in", "tokens out", "cost")
     numbers = {"duration", "tokens in", "tokens out", "cost"}
-    columns = [TableColumn(name, numeric=name in numbers, drawn=name == "when") for name in head]
+    columns = [blocks.TableColumn(name, numeric=name in numbers, drawn=name == "when") for name in head]
     note = f"The first {ROWS} of {len(tree.steps):,} steps." if len(tree.steps) > ROWS or tree.truncated else ""
     caption = f"{len(tree.steps):,} steps in {figures.ms(tree.duration_ms)}"
-    return Table("steps", caption, columns, [_step(step, tree) for step in tree.steps[:ROWS]], note=note)
+    return blocks.Table("steps", caption, columns, [_step(step, tree) for step in tree.steps[:ROWS]], note=note)
 
 
-def _step(step: Step, tree: RunTree) -> list[Cell]:
+def _step(step: Step, tree: RunTree) -> list[blocks.Cell]:
     name = step.name or "(unnamed)"
     error = f" ({step.error_type})" if step.error_type else ""
     return [
-        Cell(name, name, depth=step.depth),
-        text(_KINDS.get(step.operation, step.operation)),
-        Cell("", drawing=_strip(step, tree)),
-        figure(figures.ms(step.duration_ms), step.duration_ms),
-        Cell(step.status + error, step.status + error, tone=TONES.get(step.status, "none")),
-        figure(figures.count(step.input_tokens), step.input_tokens),
-        figure(figures.count(step.output_tokens), step.output_tokens),
-        figure(figures.usd(step.cost), step.cost),
+        blocks.Cell(name, name, depth=step.depth),
+        blocks.text(_KINDS.get(step.operation, step.operation)),
+        blocks.Cell("", drawing=_strip(step, tree)),
+        blocks.figure(figures.ms, step.duration_ms),
+        blocks.Cell(step.status + error, step.status + error, tone=TONES.get(step.status, "none")),
+        *blocks.figures_in(figures.count, step.input_tokens, step.output_tokens),
+        blocks.figure(figures.usd, step.cost),
     ]
 
 
@@ -115,27 +102,32 @@ def _strip(step: Step, tree: RunTree) -> Markup:
     return Markup(strip(part(step.start), part(step.end), colour, title))  # noqa: S704  `strip` escapes
 
 
-def _decisions(tree: RunTree) -> Table:
+def _decisions(tree: RunTree) -> blocks.Table:
     head = ("time", "policy", "severity", "result", "agent", "tool")
     rows = [
-        [moment(line.created_at), *map(text, (line.policy, line.severity, line.result, line.agent, line.tool))]
+        [
+            blocks.moment(line.created_at),
+            *map(blocks.text, (line.policy, line.severity, line.result, line.agent, line.tool)),
+        ]
         for line in tree.decisions
     ]
-    return Table("decisions", "Denials by policies", [TableColumn(name, numeric=False) for name in head], rows)
+    return blocks.Table(
+        "decisions", "Denials by policies", [blocks.TableColumn(name, numeric=False) for name in head], rows
+    )
 
 
-def _verdicts(tree: RunTree) -> Table:
+def _verdicts(tree: RunTree) -> blocks.Table:
     head = ("time", "verdict", "comment")
     rows = [
         [
-            moment(line.created_at),
-            Cell(_verdict(line.correct), line.correct, tone="ok" if line.correct else "bad"),
-            text(line.comment),
+            blocks.moment(line.created_at),
+            blocks.Cell(_verdict(line.correct), line.correct, tone="ok" if line.correct else "bad"),
+            blocks.text(line.comment),
         ]
         for line in tree.feedback
     ]
-    columns = [TableColumn(name, numeric=False) for name in head]
-    return Table("feedback", "Feedback of users", columns, rows, empty="No verdict on this request yet.")
+    columns = [blocks.TableColumn(name, numeric=False) for name in head]
+    return blocks.Table("feedback", "Feedback of users", columns, rows, empty="No verdict on this request yet.")
 
 
 def _verdict(correct: bool) -> str:  # noqa: FBT001  it is the verdict

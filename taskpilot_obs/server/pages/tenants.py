@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from taskpilot_obs._support import figures
-from taskpilot_obs.server.blocks import Cell, Page, Table, TableColumn, figure, text
+from taskpilot_obs.server.blocks import Cell, Page, Table, TableColumn, figure, figures_in, text
 from taskpilot_obs.server.pages.query import TimedQuery, link, time_fields
 from taskpilot_obs.server.params import PeriodText
 from taskpilot_obs.server.questions import Questions
@@ -49,12 +49,11 @@ def _row(line: TenantUsage, query: TenantsPageQuery) -> list[Cell]:
     cost, percent = (None, None) if unknown else (line.cost_usd, line.percent)
     return [
         text(line.tenant, link("/calls", **query.times, tenant=line.tenant)),
-        figure(figures.usd(cost), cost),
-        figure(figures.percent(percent), percent),
-        figure(figures.count(line.requests), line.requests),
-        figure(figures.percent(line.success_rate), line.success_rate),
-        figure(figures.ms(line.p95_ms), line.p95_ms),
-        figure(figures.count(line.tokens.input), line.tokens.input),
-        figure(figures.count(line.tokens.output), line.tokens.output),
-        figure(figures.share(line.cost_coverage), line.cost_coverage),
+        figure(figures.usd, cost),
+        figure(figures.percent, percent),
+        figure(figures.count, line.requests),
+        figure(figures.percent, line.success_rate),
+        figure(figures.ms, line.p95_ms),
+        *figures_in(figures.count, line.tokens.input, line.tokens.output),
+        figure(figures.share, line.cost_coverage),
     ]

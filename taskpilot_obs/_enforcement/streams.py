@@ -1,0 +1,195 @@
+"""Streams whose items are checked as one text at their end, or where they are left: by then they are out.
+
+A stream that is left (a `break`, a closed tab, a cancellation) or cut by an error has handed something out as well.
+"""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any, Final
+
+from taskpilot_obs._enforcement.enforcer import Streamed, note_bypass, note_withheld
+from taskpilot_obs._recording.invocation import current_running
+from taskpilot_obs.records import Stage
+
+if TYPE_CHECKING:
+    from taskpilot_obs._enforcement.enforcer import Enforcer
+    from taskpilot_obs._recording.invocation import ActiveInvocation
+
+LONGEST_AT_LEAVING_S: Final = 2.0
+"""How long an asynchronous check of a stream that is left may take: a cancellation waits for it."""
+_collecting: set[int] = set()
+"""Threads in which Python's garbage collector runs."""
+
+
+class WatchedStream(Generator[Any, Any, Any]):
+    """A generator whose items are checked once nothing follows them.
+
+    Args:
+        inner: yields the items.
+        enforcer: its checks.
+        run: the run that the items are of.
+    """
+
+    def __init__(self, inner: Generator[Any, Any, Any], enforcer: Enforcer, run: ActiveInvocation) -> None:
+        self._inner = inner
+        self._enforcer = enforcer
+        self._run = run
+        self._items = Streamed()
+        self._asked = False
+        if _note_collection not in gc.callbacks:
+            gc.callbacks.append(_note_collection)
+
+    def send(self, value: Any, /) -> Any:
+        return self._step(self._inner.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        return self._step(self._inner.throw, *error)
+
+    def close(self) -> None:
+        try:
+            self._inner.close()
+        finally:
+            self.leave()
+
+    def leave(self) -> None:
+        """Ask about what was handed out of a stream that ends before its time."""
+        if self._asked or not self._items:
+            return
+        self._asked = True
+        if threading.get_ident() in _collecting:
+            self._bypass()
+        else:
+            self._enforcer.ask_too_late(self._run, self._items)
+
+    def _step(self, advance: Callable[..., Any], *args: Any) -> Any:
+        try:
+            item = advance(*args)
+        except StopIteration as end:
+            self._end(end.value)
+            raise
+        except BaseException:
+            self.leave()
+            raise
+        self._items.append(item)
+        return item
+
+    def _end(self, result: object) -> None:
+        self._asked = True
+        try:
+            self._enforcer.ask_too_late(self._run, self._items)
+        except BaseException:
+            self._run.finish_stream(result)  # it was read whole, whatever ends its checks
+            raise
+
+    def _bypass(self) -> None:
+        """Count the checks that are not asked: code that the collector interrupts may hold a lock that they need."""
+        for check in self._enforcer.at(Stage.OUTPUT):
+            if Stage.OUTPUT in check.refuses_at:
+                why = "a stream was dropped without being closed"
+                note_bypass(self._run.callsite.runtime, check.kind.value, check.name, why)
+
+
+class WatchedAsyncStream(AsyncGenerator[Any, Any]):
+    """An asynchronous generator with its checks: those of the input at its first step.
+
+    Args:
+        start: makes the generator.
+        enforcer: the checks.
+        run: the run that the items are of; the current one when left out.
+        call: the arguments to ask about first; None where they have been.
+        buffer: whether the stream is held back until its end.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], AsyncGenerator[Any, Any]],
+        enforcer: Enforcer,
+        run: ActiveInvocation | None = None,
+        call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
+        *,
+        buffer: bool = False,
+    ) -> None:
+        self._start = start
+        self._enforcer = enforcer
+        self._run = run
+        self._call = call
+        self._buffer = buffer
+        self._inner: AsyncGenerator[Any, Any] | None = None
+        self._items = Streamed()
+        self._released: Iterator[Any] | None = None
+        self._asked = False
+
+    async def _begin(self) -> AsyncGenerator[Any, Any]:
+        run: Any = self._run or current_running.get()  # the decorator has set it
+        self._run = run
+        if self._call is not None:
+            await self._enforcer.ask_in_async(run, *self._call)
+        inner = self._inner = self._start()
+        if self._buffer and self._enforcer.at(Stage.OUTPUT):
+            await self._hold_back(inner, run)
+        return inner
+
+    async def _hold_back(self, inner: AsyncGenerator[Any, Any], run: ActiveInvocation) -> None:
+        self._asked = True
+        try:
+            async for item in inner:
+                self._items.append(item)
+        except BaseException:
+            note_withheld(run, self._items)
+            raise
+        await self._enforcer.ask_out_async(run, self._items)
+        self._released = iter(self._items)
+
+    async def _step(self, advance: str, *args: Any) -> Any:
+        inner = self._inner or await self._begin()
+        if self._released is not None and advance == "asend":
+            for item in self._released:
+                return item
+            raise StopAsyncIteration
+        try:
+            item = await getattr(inner, advance)(*args)
+        except StopAsyncIteration:
+            await self._end()
+            raise
+        except BaseException:
+            await self.leave()
+            raise
+        self._items.append(item)
+        return item
+
+    async def asend(self, value: Any, /) -> Any:
+        return await self._step("asend", value)
+
+    async def athrow(self, *error: Any) -> Any:
+        return await self._step("athrow", *error)
+
+    async def aclose(self) -> None:
+        if self._inner is None:
+            return
+        try:
+            await self._inner.aclose()
+        finally:
+            await self.leave()
+
+    async def leave(self) -> None:
+        """Ask about what was handed out of a stream that ends before its time."""
+        if self._run is not None and self._items and not self._asked:
+            self._asked = True
+            await self._enforcer.ask_too_late_async(self._run, self._items, LONGEST_AT_LEAVING_S)
+
+    async def _end(self) -> None:
+        if self._run is None or self._asked:
+            return
+        self._asked = True
+        try:
+            await self._enforcer.ask_too_late_async(self._run, self._items)
+        except BaseException:
+            self._run.finish_stream(None)  # it was read whole, whatever ends its checks
+            raise
+
+
+def _note_collection(phase: str, _found: dict[str, int]) -> None:
+    (_collecting.add if phase == "start" else _collecting.discard)(threading.get_ident())
