@@ -86,7 +86,7 @@ BIG_ID: Final = BigInteger().with_variant(Integer, "sqlite")
 
 
 TOKENS: Final = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens")
-"""The columns of a call's tokens, of which its total is made."""
+"""The columns of a call's tokens, but for their total."""
 SUMMED: Final = (*TOKENS, "cost_nano", "cost_rest")
 """The columns of a call that are added up under their own names."""
 NEWEST: Final = "0005"
