@@ -282,7 +282,7 @@ def cpu_cost(folder: Path) -> None:
 
 
 def cpu_by_hand(calls: int) -> float:
-    """The same of the decorator by hand: one line, unchained, into memory."""
+    """Processor time of a call under the decorator by hand: one line, unchained, into memory."""
     hand = ByHand()
     work = hand(nothing)
     began = time.process_time()

@@ -21,6 +21,7 @@ BETTER: Final = {
     r"\bwhoever\b": "name the person or part: 'the caller', 'an operator', 'the drainer'",
     r"\bof the (?:application|library|user|caller|service)'s\b": "'of the application', or 'the application's log'",
     r"(?:^|[.:;] )[Tt]he same(?: \w+)?(?=[,.:;]|$)": "repeat the noun: 'The filter, for asynchronous code'",
+    r"(?:^|[.:;] )The same (?:for|in|of|on|under|with|without)\b": "repeat the noun: 'A stream under ASGI …'",
     r"(?:^|[.:] )[Ll]ikewise\b": "repeat what is alike, or leave it out",
     r"\b(?:says?|said|saying) so\b": "'reports it', 'logs a warning', 'raises'",
     r"\btold (?:to|of|by|that)\b": "'reported', 'passed to', 'notified'",

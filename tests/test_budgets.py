@@ -738,7 +738,7 @@ def test_a_reservation_ends_though_the_queue_is_full() -> None:
 
 
 def test_a_reservation_can_be_held_in_an_event_loop() -> None:
-    """The same with `async with`; without budgets it does nothing."""
+    """`async with` holds a reservation as `with` does; without budgets it does nothing."""
 
     async def held(recorder: Recorder) -> None:
         async with Reservation(recorder, model=MODEL, provider="openai", args=("hello",)):

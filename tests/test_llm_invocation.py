@@ -134,7 +134,7 @@ def test_a_stream_that_is_left_is_abandoned(seen: Captured[Invocation]) -> None:
 
 
 def test_an_asynchronous_stream(seen: Captured[Invocation]) -> None:
-    """The same for an asynchronous stream: read to the end, left, and failed."""
+    """An asynchronous stream succeeds when it is read to the end, and is abandoned or failed when left or broken."""
 
     async def chunks(*, fail: bool = False) -> AsyncIterator[object]:
         for chunk in CHUNKS:

@@ -32,6 +32,7 @@ FOUND = {  # prose: an example of each pattern
     "Whom to ask: whoever called.": "whoever",  # prose: example
     "An object of the application's is kept.": "of the application's",  # prose: example
     "The same, for coroutines.": "The same",  # prose: example
+    "The same for coroutines.": "The same for",  # prose: example
     "Closed. Likewise the file.": "Likewise",  # prose: example
     "The log says so.": "says so",  # prose: example
     "It is told by the log.": "told by",  # prose: example

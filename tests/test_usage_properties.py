@@ -71,7 +71,7 @@ def test_no_response_raises_or_reads_as_less_than_nothing(response: Any, provide
 @settings(max_examples=200)
 @given(events=st.lists(JSON, max_size=5))
 def test_no_stream_raises_or_reads_as_less_than_nothing(events: list[Any]) -> None:
-    """The same for the events of a stream."""
+    """Whatever the events of a stream are, none raises, and no count is negative."""
     reader = StreamReader()
     for event in events:
         assert reader.feed(event) in (True, False)

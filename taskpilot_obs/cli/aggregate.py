@@ -23,7 +23,7 @@ class Ages:
     )
     retention: Annotated[
         list[str] | None,
-        typer.Option(help="The same for one table, as in agent_runs=90; may be given several times."),
+        typer.Option(help="How many days the rows of one table stay, as in agent_runs=90; may be given several times."),
     ] = None
 
     def by_table(self) -> dict[str, float]:

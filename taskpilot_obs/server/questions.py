@@ -91,7 +91,7 @@ class Questions:
         return self.summaries_over(query.span(self.now) or SUMMARIES_PERIOD, query.group_by, query.asked())
 
     def summaries_over(self, period: Period, group_by: GroupBy, asked: Asked) -> tuple[BenchmarkSummary, ...]:
-        """The same of any stretch of time."""
+        """Providers, models, prompts or days of any stretch of time side by side."""
         narrowed = self._narrowed(asked)
         return get_benchmark_summaries(period, group_by=group_by, store=self.services.store, now=self.now, **narrowed)
 
@@ -116,7 +116,7 @@ class Questions:
         min_cost: str | None = None,
         exact: Mapping[str, str] | None = None,
     ) -> CallPage:
-        """The same of any stretch of time."""
+        """Single calls of any stretch of time, newest first."""
         return get_calls(
             period,
             store=self.services.store,

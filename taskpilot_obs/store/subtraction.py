@@ -31,7 +31,7 @@ from taskpilot_obs.store.summary_lines import (
     take,
     without,
 )
-from taskpilot_obs.store.tables import LLM_CALLS, SUMMARY_WORK
+from taskpilot_obs.store.tables import LLM_CALLS, SUMMARY_WORK, SUMMED
 from taskpilot_obs.store.writer import mark_changed
 
 if TYPE_CHECKING:
@@ -43,12 +43,8 @@ if TYPE_CHECKING:
     from taskpilot_obs._telemetry.answers import Key
 
 _FLOORS: Final = {"hourly": floor_hour, "daily": floor_day}
-_SUMMED: Final = (
-    *("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens"),
-    *("cost_nano", "cost_rest"),
-)
 _READ: Final = (
-    *("created_at", "success", "cached", "pricing", "latency_ms", "latency_bin", "ttft_bin", *_SUMMED),
+    *("created_at", "success", "cached", "pricing", "latency_ms", "latency_bin", "ttft_bin", *SUMMED),
     *("error_category", "error_type", "status"),
 )
 COLUMNS: Final[tuple[Any, ...]] = (
@@ -144,7 +140,7 @@ def _sums(call: Row[Any]) -> Sums:
         failures=int(call.success is False),
         priced=int(call.cost_nano is not None),
         cache_hits=int(is_cached),
-        **{name: getattr(call, name) or 0 for name in _SUMMED},
+        **{name: getattr(call, name) or 0 for name in SUMMED},
         refused=int(call.pricing == PRICING[Pricing.FREE] and not is_cached),
         partly_priced=int(call.pricing == PRICING[Pricing.PARTIAL]),
         latency_total_ms=call.latency_ms,

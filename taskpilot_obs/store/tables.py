@@ -85,6 +85,10 @@ BIG_ID: Final = BigInteger().with_variant(Integer, "sqlite")
 """SQLite numbers rows by itself in a column of type INTEGER only."""
 
 
+TOKENS: Final = ("input_tokens", "output_tokens", "reasoning_tokens", "cached_tokens", "cache_write_tokens")
+"""The columns of a call's tokens, but for their total."""
+SUMMED: Final = (*TOKENS, "cost_nano", "cost_rest")
+"""The columns of a call that are added up under their own names."""
 NEWEST: Final = "0005"
 """The version of the tables as they are written here."""
 SINCE: Final = "since"
@@ -144,15 +148,7 @@ LLM_CALLS = Table(
     Column("streaming", Boolean, nullable=False),
     Column("latency_bin", SmallInteger, nullable=False),
     Column("ttft_bin", SmallInteger),
-    *columns(
-        BigInteger,
-        "input_tokens",
-        "output_tokens",
-        "reasoning_tokens",
-        "cached_tokens",
-        "cache_write_tokens",
-        "total_tokens",
-    ),
+    *columns(BigInteger, *TOKENS, "total_tokens"),
     *_money(),
     Column("latency_ms", Float(53), nullable=False),
     Column("time_to_first_token_ms", Float(53)),
@@ -202,13 +198,7 @@ LLM_CALLS = Table(
         "ttft_bin",
         "success",
         "cached",
-        "input_tokens",
-        "output_tokens",
-        "reasoning_tokens",
-        "cached_tokens",
-        "cache_write_tokens",
-        "cost_nano",
-        "cost_rest",
+        *SUMMED,
         "latency_ms",
         "pricing",
     ),
@@ -294,22 +284,7 @@ SUMMARIES = Table(
     Column("prompt_name", Text, primary_key=True),
     Column("service", Text, primary_key=True, info={SINCE: "0004"}),
     Column("environment", Text, primary_key=True, info={SINCE: "0004"}),
-    *columns(
-        BigInteger,
-        "requests",
-        "successes",
-        "failures",
-        "priced",
-        "cache_hits",
-        "input_tokens",
-        "output_tokens",
-        "reasoning_tokens",
-        "cached_tokens",
-        "cache_write_tokens",
-        "cost_nano",
-        "cost_rest",
-        nullable=False,
-    ),
+    *columns(BigInteger, "requests", "successes", "failures", "priced", "cache_hits", *SUMMED, nullable=False),
     Column("refused", BigInteger, nullable=False, server_default="0", info={SINCE: "0004"}),
     Column("partly_priced", BigInteger, nullable=False, server_default="0", info={SINCE: "0004"}),
     Column("latency_total_ms", Float(53), nullable=False),

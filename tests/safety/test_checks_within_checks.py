@@ -29,7 +29,7 @@ async def note(text: str) -> str:
 
 @observe_tool
 def find(text: str) -> str:
-    """The same without a coroutine."""
+    """What checks call that are functions."""
     return text
 
 

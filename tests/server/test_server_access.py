@@ -343,7 +343,7 @@ def test_no_parameter_breaks_the_server(
 def test_no_parameter_breaks_a_page(
     client: TestClient, tokens: tuple[Path, dict[str, str]], data: st.DataObject
 ) -> None:
-    """The same for pages, which never show what was typed as markup."""
+    """No query parameter makes a page fail; pages never show what was typed as markup."""
     names = ["period", "model", "provider", "tenant", "group_by", "by", "status", "min_cost", "_next", "table", "x"]
     path = data.draw(st.sampled_from(["/", "/benchmarks", "/costs", "/calls", "/tenants", "/calls.csv", "/costs.json"]))
     parameters = {

@@ -330,10 +330,13 @@ def test_a_life_that_ended_badly_once(store: Store, life: str) -> None:
     _play(store, FOUND[life], (FIRST - DAY, NOON), lines=0)
 
 
+lives = given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)
+
+
 @pytest.mark.promise("summaries-agree")
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
 @_settings(40)
-@given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)
+@lives
 def test_a_file_is_right_or_says_what_it_lacks(
     store: Store, steps: list[Act], asked: tuple[datetime, datetime], lines: int
 ) -> None:
@@ -343,21 +346,21 @@ def test_a_file_is_right_or_says_what_it_lacks(
 
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 @_settings(10)
-@given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)
+@lives
 def test_a_server_is_right_or_says_what_it_lacks(
     store: Store, steps: list[Act], asked: tuple[datetime, datetime], lines: int
 ) -> None:
-    """The same on PostgreSQL."""
+    """Writes, late writes, sums, deletions, clocks and erasures: PostgreSQL answers as brute force does."""
     _play(store, steps, asked, lines)
 
 
 @pytest.mark.parametrize("url", [IN_FULL], indirect=True)
 @_settings(15)
-@given(steps=st.lists(acts, min_size=2, max_size=9), asked=edges, lines=always_made)
+@lives
 def test_clickhouse_is_right_or_says_what_it_lacks(
     store: Store, steps: list[Act], asked: tuple[datetime, datetime], lines: int
 ) -> None:
-    """The same on ClickHouse, where a TTL deletes rows by the clock of the server."""
+    """ClickHouse answers as brute force does; there a TTL deletes rows by the clock of the server."""
     _play(store, steps, asked, lines)
 
 

@@ -173,7 +173,7 @@ def test_streamed_bodies_work_for_the_request(seen: Captured[Invocation]) -> Non
 
 
 def test_asynchronous_bodies_work_for_the_request() -> None:
-    """The same under ASGI, for bodies that are asynchronous generators."""
+    """Under ASGI, each step of an asynchronous body has the request's identity."""
 
     async def read() -> list[bytes]:
         answer = await ask_async("stream_async", {"X-Request-ID": "req-5"})

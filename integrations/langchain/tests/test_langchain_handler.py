@@ -384,7 +384,7 @@ def test_a_models_stream_that_is_left_is_abandoned(seen: Seen) -> None:
 
 
 def test_an_asynchronous_stream_that_is_left_is_abandoned(seen: Seen) -> None:
-    """The same in the asynchronous world, closed or left to the event loop."""
+    """A model's asynchronous stream, closed or left to the event loop, is an abandoned call."""
 
     async def leave(close: bool) -> None:
         stream: Any = chain(Model(answers=["a b c d"])).astream({"what": "hello"}, config())

@@ -80,7 +80,7 @@ def graph(**nodes: Any) -> Any:
 
 
 def stopped(breakpoints: Any, /, **nodes: Any) -> Any:
-    """The same with breakpoints."""
+    """The nodes one after the other, with these breakpoints."""
     builder = StateGraph(MessagesState)
     above = START
     for name, node in nodes.items():
@@ -356,7 +356,7 @@ def test_a_stream_of_a_graph_that_is_left_is_abandoned(seen: Seen) -> None:
 
 
 def test_an_asynchronous_stream_of_a_graph_that_is_left_is_abandoned(seen: Seen) -> None:
-    """The same in the asynchronous world, in mid-token of a model that hangs."""
+    """A consumer that stops reading a graph's asynchronous stream, in mid-token, abandons the task."""
 
     async def stream_node(state: MessagesState) -> Any:
         async for _ in Model(hangs=True).astream("hello"):

@@ -51,7 +51,7 @@ class NemoGuardrail(_Rails):
 
 
 class SyncNemoGuardrail(_Rails):
-    """The same for synchronous functions; it blocks the thread while the rails think."""
+    """A guardrail of rails for synchronous functions; it blocks the thread while the rails think."""
 
     def check(self, subject: CheckInput, /) -> GuardrailResult:
         """Ask the rails of the subject's stage."""
