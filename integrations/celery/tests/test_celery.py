@@ -55,9 +55,6 @@ def work():
 
 @contextmanager
 def worker(home: Path, *options: str, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
-    (home / "tasks.py").write_text(APP)
-    for folder in ("broker", "control", "values"):
-        (home / folder).mkdir()
     command = [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--pool=prefork", f"--concurrency={CHILDREN}"]
     command += [
         f"--max-tasks-per-child={RECYCLED_AFTER}",
@@ -78,7 +75,16 @@ def worker(home: Path, *options: str, **environment: str) -> Iterator[subprocess
             process.wait(60)
 
 
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    (tmp_path / "tasks.py").write_text(APP)
+    for folder in ("broker", "control", "values"):
+        (tmp_path / folder).mkdir()
+    return tmp_path
+
+
 def ask(home: Path, tasks: int) -> None:
+    """Send the tasks, before a worker runs: kombu's broker in files loses what is read while it is written."""
     code = f"import tasks\nfor _ in range({tasks}): tasks.work.delay()"
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(home), *sys.path])}
     subprocess.run([sys.executable, "-c", code], cwd=home, env=environment, check=True)
@@ -96,25 +102,25 @@ def runs(url: str) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("agent_runs_total{"))
 
 
-def test_recycled_children_write_what_they_recorded(tmp_path: Path) -> None:
+def test_recycled_children_write_what_they_recorded(home: Path) -> None:
     """Every task's run is in the metrics and once in the audit log, though the children that ran it are gone."""
-    ran = tmp_path / "ran"
-    with worker(tmp_path, PROMETHEUS_MULTIPROC_DIR=str(tmp_path / "values")):
-        wait_for((tmp_path / "url").exists)
-        ask(tmp_path, TASKS)
+    ran = home / "ran"
+    ask(home, TASKS)
+    with worker(home, PROMETHEUS_MULTIPROC_DIR=str(home / "values")):
+        wait_for((home / "url").exists)
         wait_for(lambda: ran.exists() and ran.stat().st_size == TASKS)
-        url = (tmp_path / "url").read_text()
+        url = (home / "url").read_text()
         wait_for(lambda: runs(url) >= TASKS)
         assert runs(url) == TASKS
-        assert len(list((tmp_path / "values").glob("*.db"))) < 4 * (CHILDREN + 4)
-    lines = [line for path in (tmp_path / "audit").glob("*.jsonl") for line in path.read_text().splitlines()]
+        assert len(list((home / "values").glob("*.db"))) < 4 * (CHILDREN + 4)
+    lines = [line for path in (home / "audit").glob("*.jsonl") for line in path.read_text().splitlines()]
     ends = [record["invocation_id"] for record in map(json.loads, lines) if record.get("status")]
     assert len(ends) == len(set(ends)) == 2 * TASKS  # the task's run, and the agent's inside
-    assert len(list((tmp_path / "audit").glob("*.jsonl"))) > TASKS // RECYCLED_AFTER
+    assert len(list((home / "audit").glob("*.jsonl"))) > TASKS // RECYCLED_AFTER
 
 
-def test_without_a_directory_it_says_so_once(tmp_path: Path) -> None:
+def test_without_a_directory_it_says_so_once(home: Path) -> None:
     """Several children without PROMETHEUS_MULTIPROC_DIR: one warning at the start, which says what to set."""
-    with worker(tmp_path):
-        wait_for(lambda: (tmp_path / "url").exists() and "ready" in (tmp_path / "log").read_text())
-    assert (tmp_path / "log").read_text().count("Set PROMETHEUS_MULTIPROC_DIR to an empty directory") == 1
+    with worker(home):
+        wait_for(lambda: (home / "url").exists() and "ready" in (home / "log").read_text())
+    assert (home / "log").read_text().count("Set PROMETHEUS_MULTIPROC_DIR to an empty directory") == 1
