@@ -236,8 +236,9 @@ class Runner:
     def _checked(self, item: Item, answer: str | None) -> bool | None:
         try:
             return None if answer is None else item.check(answer)
-        except ConfigurationError as error:  # the call was paid for, so it is kept, with unknown correctness
-            self._failure = self._failure or error
+        except Exception as error:  # noqa: BLE001  the call was paid for, so it is kept; `run` raises this
+            told = f"checker {item.checker!r} failed on an answer to {item.id!r}: {type(error).__name__}: {error}"
+            self._failure = self._failure or _caused(ConfigurationError(told), error)
             return None
 
     def _complete(self, outcome: Outcome) -> BenchCall:
@@ -264,3 +265,9 @@ class Runner:
             prompt_hash=planned.item.prompt_hash,
             **spent._asdict(),
         )
+
+
+def _caused(error: Exception, cause: Exception) -> Exception:
+    """The error, as `raise … from` would make it."""
+    error.__cause__ = cause
+    return error
