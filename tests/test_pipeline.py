@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytest
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs._pipeline.batched import Batched, IdleEvent, OnFull
+from taskpilot_obs._pipeline.batched import Batched, IdleEvent, OnFull, WakeSignal
 from taskpilot_obs._pipeline.exporter import CallableExporter, Exporter, PartialExportError
 from taskpilot_obs._pipeline.pipeline import CAPACITY, Pipeline
 from taskpilot_obs._recording.recorder import Recorder
@@ -267,6 +267,30 @@ def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
     assert len(slow.records) == 2000
     assert count(counters, RECORDS_DROPPED, "slow", "queue_full") == 0
     pipeline.shutdown()
+
+
+def test_a_caller_that_waits_leaves_the_queue_at_twice_its_capacity() -> None:
+    """While the drainer is busy, a caller that may lose nothing adds no item beyond that bound."""
+    pipeline, _ = make(batched=[("slow", Listing(), {"on_full": "block"})], capacity=4)
+    pipeline.put(Item())  # starts the drainer
+    assert pipeline.flush(5)
+    helped, help_out, busy = threading.Semaphore(0), pipeline._help, pipeline._lock
+
+    def help_and_tell() -> None:
+        helped.release()
+        help_out()
+
+    pipeline._help = help_and_tell  # type: ignore[method-assign]  # only to see that the caller waits
+    with busy:
+        caller = threading.Thread(target=lambda: [pipeline.put(Item()) for _ in range(20)])
+        caller.start()
+        while pipeline.backlog < 8:
+            assert helped.acquire(timeout=10)
+        for _ in range(8):  # of which up to four were told before
+            assert helped.acquire(timeout=10)
+        assert pipeline.backlog == 8
+    caller.join(10)
+    assert pipeline.shutdown(5) is True
 
 
 def test_callers_help_at_the_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -771,6 +795,24 @@ class Holding:
         self.sizes.append(len(batch))
         self.began.set()
         assert self.go_on.wait(30)
+
+
+def test_an_exporter_that_states_no_linger_does_not_wait() -> None:
+    """Its worker writes what is there at once; only `linger_s` above 0 lets it wait for more."""
+    waits: list[float] = []
+
+    class Noting(WakeSignal):
+        def wait(self, timeout_s: float) -> None:
+            waits.append(timeout_s)
+
+    class Lingering(Listing):
+        linger_s = 0.001
+
+    for exporter, waited in ((Listing(), False), (Lingering(), True)):
+        batched = Batched(exporter, name="noted", counters=InternalCounters())
+        batched._wake = Noting()
+        batched._gather()
+        assert bool(waits) is waited
 
 
 def test_an_exporter_gets_as_large_batches_as_it_asks_for() -> None:

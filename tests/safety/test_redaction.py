@@ -196,6 +196,19 @@ def test_private_key_without_an_end_is_hidden_to_the_end() -> None:
     assert plain.text(PUTTY + "\ntail") == "[REDACTED:private_key]\ntail"
 
 
+def test_words_between_private_keys_stay() -> None:
+    """Each of several private keys is hidden to its own end, and what stands between them is left."""
+    for key in (PEM, PGP, PUTTY):
+        hidden = "[REDACTED:private_key]"
+        assert plain.text(f"old: {key}\nnew: {key}\nboth") == f"old: {hidden}\nnew: {hidden}\nboth"
+
+
+def test_the_signature_of_a_link_is_hidden() -> None:
+    """A signed link gives access to whoever has it; a text without a sign `=` has none."""
+    assert plain.text("GET /x?sig=0123456789abcdef01 now") == "GET /x?sig=[REDACTED:secret] now"
+    assert plain.text("GET /x signature 0123456789abcdef01") == "GET /x signature 0123456789abcdef01"
+
+
 def test_overlapping_finds_become_one_marker() -> None:
     """Where two kinds overlap, the union is hidden under the graver name."""
     assert plain.text("password=postgres://u:p@h/db?x=jane@example.com") == "password=[REDACTED:connection_string]"
