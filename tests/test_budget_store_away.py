@@ -121,6 +121,23 @@ def test_the_drainer_reads_figures_in_memory_once_a_second(ledger: SteeredLedger
         ledger.blocking = False
 
 
+def test_only_a_store_needs_a_thread_that_reads_figures(ledger: SteeredLedger) -> None:
+    """A ledger in memory is read by the drainer; one with a store by one thread, however many batches are settled."""
+    with budgeted(ledger) as recorder:
+        settler = parts(recorder).settler
+        settler.export(())
+        assert settler._thread is None
+        ledger.blocking = True
+        settler.export(())
+        thread = settler._thread
+        settler.export(())
+        assert settler._thread is thread is not None
+        assert thread.name.startswith("taskpilot_obs-")  # such threads do not wait for room in a queue
+        settler.stop(10)
+        assert not thread.is_alive()
+        ledger.blocking = False
+
+
 def test_what_cannot_be_charged_until_the_end_is_lost_and_counted(
     ledger: SteeredLedger, caplog: pytest.LogCaptureFixture
 ) -> None:

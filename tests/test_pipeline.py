@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing.process
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -18,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytest
 from prometheus_client import CollectorRegistry
 
+from taskpilot_obs._pipeline import lifecycle
 from taskpilot_obs._pipeline.batched import Batched, IdleEvent, OnFull, WakeSignal
 from taskpilot_obs._pipeline.exporter import CallableExporter, Exporter, PartialExportError
 from taskpilot_obs._pipeline.pipeline import CAPACITY, Pipeline
@@ -204,6 +207,20 @@ def test_a_partial_write_is_counted_to_the_unit() -> None:
     pipeline.flush(5)
     assert count(counters, RECORDS, "partial") == 3
     assert count(counters, RECORDS_DROPPED, "partial", "export_failed") == 7
+    pipeline.shutdown()
+
+
+@pytest.mark.parametrize(("stated", "written"), [("3", 0), (None, 0), (True, 0), (-1, 0), (11, 10)])
+def test_a_partial_write_of_a_wrong_number_is_counted_as_none(stated: Any, written: int) -> None:
+    """What is no number counts as nothing written, and a number beyond the batch as all of it."""
+    listing = Listing()
+    listing.error = PartialExportError(stated)
+    pipeline, counters = make({}, [("partial", listing, {})])
+    for _ in range(10):
+        pipeline.put(Item())
+    pipeline.flush(5)
+    assert count(counters, RECORDS, "partial") == written
+    assert count(counters, RECORDS_DROPPED, "partial", "export_failed") == 10 - written
     pipeline.shutdown()
 
 
@@ -399,6 +416,26 @@ def test_shutdown_does_not_wait_for_ever() -> None:
     assert time.monotonic() - begun < 5
     assert count(counters, RECORDS_DROPPED, "hanging", "shutdown") == 3000
     hanging.gate.set()
+
+
+def test_a_long_queue_does_not_keep_a_shutdown_beyond_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes too long to freeze is counted as dropped, and everything is written or dropped."""
+
+    class Slow(Item):
+        def freeze(self, records: list[Record]) -> None:
+            time.sleep(0.02)
+            super().freeze(records)
+
+    monkeypatch.setattr("taskpilot_obs._pipeline.pipeline.DRAIN_CHUNK", 1)
+    memory = Listing()
+    pipeline, counters = make({"memory": memory})
+    pipeline.high_water = CAPACITY  # no drainer is started
+    for _ in range(200):
+        pipeline.put(Slow())
+    pipeline.shutdown(0.0)
+    dropped = count(counters, RECORDS_DROPPED, "memory", "shutdown")
+    assert dropped > 100
+    assert len(memory.records) + dropped == 200
 
 
 def test_a_successor_takes_what_comes_late() -> None:
@@ -674,6 +711,20 @@ def test_ctrl_c_cuts_the_waiting_at_the_exit_short() -> None:
         """)
     assert "KeyboardInterrupt" in done.stderr
     assert time.monotonic() - begun < 30
+
+
+def test_only_a_child_of_multiprocessing_has_a_finalizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a child skips the interpreter's own exit handlers; it gets one finalizer however often it is asked for."""
+    monkeypatch.setattr(lifecycle, "_finalizers", {})
+    lifecycle.shut_down_with_child()
+    assert lifecycle._finalizers == {}
+    monkeypatch.setattr(multiprocessing.process, "parent_process", object)
+    lifecycle.shut_down_with_child()
+    (finalizer,) = lifecycle._finalizers.values()
+    lifecycle.shut_down_with_child()
+    assert list(lifecycle._finalizers.values()) == [finalizer]
+    assert finalizer.still_active()
+    finalizer.cancel()
 
 
 def test_a_child_of_multiprocessing_writes_what_it_has(tmp_path: Path) -> None:

@@ -101,10 +101,13 @@ def test_a_hook_that_raises_is_counted(where: str, hook: str) -> None:
 
 
 def test_a_queue_that_raises_stops_no_other() -> None:
-    """An exporter that cannot even queue a batch is counted by its name, and the others get the batch."""
+    """An exporter whose own queue fails, also at the end, is counted by its name, and the others get the batch."""
 
     class Broken(Batched):
         def export(self, batch: Sequence[Record], /) -> None:
+            raise MemoryError
+
+        def shutdown(self, timeout_s: float, *, close: bool = True) -> bool:
             raise MemoryError
 
     memory, good, counters = Failing(), Failing(), InternalCounters()
@@ -113,5 +116,5 @@ def test_a_queue_that_raises_stops_no_other() -> None:
     pipeline.put(Item())
     assert pipeline.flush(5)
     assert (len(memory.records), len(good.records)) == (1, 1)
-    assert internal_errors(counters) == {"broken": 1}
-    pipeline.shutdown(5)
+    assert pipeline.shutdown(5) is False
+    assert internal_errors(counters) == {"broken": 1, "shutdown broken": 1}

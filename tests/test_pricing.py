@@ -396,9 +396,11 @@ def test_an_unknown_model_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
             price("openai", "no-such-model", table=table, when=when)
             price("openai", None, table=table, when=when)
         price("groq", "no-such-model" + "x" * 1_000, table=table)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert "'no-such-model' of provider 'openai'" in caplog.messages[0]
+        price("openai", "no-such-model", table=table, tier="flex")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert "'no-such-model' of provider 'openai':" in caplog.messages[0]
     assert len(caplog.messages[1]) < 400
+    assert "'no-such-model' of provider 'openai' at service tier 'flex':" in caplog.messages[2]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

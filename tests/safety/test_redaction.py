@@ -196,6 +196,19 @@ def test_private_key_without_an_end_is_hidden_to_the_end() -> None:
     assert plain.text(PUTTY + "\ntail") == "[REDACTED:private_key]\ntail"
 
 
+def test_a_card_of_twelve_digits_may_be_the_whole_text() -> None:
+    """The shortest numbers of cards (Maestro's) are found at the very start of a text."""
+    assert plain.text("676770000005") == "[REDACTED:card]"
+    assert plain.text("676770000008") == "676770000008"
+
+
+def test_one_hexadecimal_letter_makes_a_number_an_id() -> None:
+    """The digits of a card within a hexadecimal number are kept, however short what is around them."""
+    for text in ("id a4111111111111111", "id 4111111111111111f", "a4111111111111111"):
+        assert plain.text(text) == text
+    assert plain.text("id 4111111111111111") == "id [REDACTED:card]"
+
+
 def test_words_between_private_keys_stay() -> None:
     """Each of several private keys is hidden to its own end, and what stands between them is left."""
     for key in (PEM, PGP, PUTTY):
