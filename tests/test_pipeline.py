@@ -298,8 +298,12 @@ def test_a_caller_that_waits_leaves_the_queue_at_twice_its_capacity() -> None:
         help_out()
 
     pipeline._help = help_and_tell  # type: ignore[method-assign]  # only to see that the caller waits
+    def put_some() -> None:
+        for _ in range(20):
+            pipeline.put(Item())
+
     with busy:
-        caller = threading.Thread(target=lambda: [pipeline.put(Item()) for _ in range(20)])
+        caller = threading.Thread(target=put_some)
         caller.start()
         while pipeline.backlog < 8:
             assert helped.acquire(timeout=10)

@@ -184,3 +184,12 @@ def test_an_update_of_agent_framework_with_text_is_content() -> None:
     """A part of an update is content if it is text or a piece of a tool call."""
     for part, is_content in (({"text": "hi"}, True), ({"arguments": "{"}, True), ({"usage_details": {}}, False)):
         assert StreamReader(None).feed({"contents": [part]}) is is_content
+
+
+@pytest.mark.parametrize("name", ["cache_creation", "cache_creation_token_details"])
+def test_the_lifetimes_of_a_cache_write_have_two_names(name: str) -> None:
+    """Gateways put Anthropic's split of cache writes beneath the prompt's details, under either name."""
+    split = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 10}
+    details = {"cached_tokens": 5, "cache_creation_tokens": 30, name: split}
+    usage = read_response({"usage": {**CHAT, "prompt_tokens_details": details}}).usage
+    assert usage == Usage(100, 50, 5, 30, cache_write_5m_tokens=20, cache_write_1h_tokens=10)
