@@ -210,7 +210,8 @@ def test_an_unknown_kind_or_status_is_refused() -> None:
 @pytest.mark.parametrize("part", ["request_id", "tenant_id", "user_id", "session_id"])
 def test_a_call_states_any_part_of_its_identity(seen: Captured[Invocation], part: str) -> None:
     """One part alone is kept, and the others are unknown; a request without an ID gets one."""
-    record_llm_call(model="gpt-4o", **{part: "stated-1"})
+    stated: dict[str, Any] = {part: "stated-1"}
+    record_llm_call(model="gpt-4o", **stated)
     (run,) = seen
     names = {"request_id": run.request_id, "tenant_id": run.tenant, "user_id": run.user, "session_id": run.session}
     assert names.pop(part) == "stated-1"

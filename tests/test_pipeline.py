@@ -298,6 +298,7 @@ def test_a_caller_that_waits_leaves_the_queue_at_twice_its_capacity() -> None:
         help_out()
 
     pipeline._help = help_and_tell  # type: ignore[method-assign]  # only to see that the caller waits
+
     def put_some() -> None:
         for _ in range(20):
             pipeline.put(Item())

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -273,6 +274,21 @@ def test_own_prices_have_their_days() -> None:
     costs = [price("openai", "gpt-4o", table=table, when=at(2026, month, 1)).cost for month in (2, 3, 6)]
     assert costs == [GPT_4O, ONE, ONE * 2]
     assert price("openai", "gpt-4o", table=table, when=at(2026, 5, 31, 23)).cost == ONE
+
+
+def test_the_day_of_a_price_is_that_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A price begins at midnight in UTC, in whatever zone the machine is."""
+    own_prices = [own("gpt-4o", 1, effective_from=date(2026, 3, 1)), own("gpt-4o", 2, effective_from=date(2026, 6, 1))]
+    try:
+        for zone in ("UTC", "Asia/Tokyo", "America/New_York"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            table = PriceTable(own_prices=own_prices)
+            moments = (at(2026, 5, 31, 23), at(2026, 6, 1, 0))
+            assert [price("openai", "gpt-4o", table=table, when=when).cost for when in moments] == [ONE, ONE * 2]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 def test_own_prices_know_details() -> None:

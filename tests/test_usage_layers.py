@@ -73,6 +73,14 @@ def test_the_status_of_an_error_has_several_names(key: str) -> None:
     assert unfit.status is None
 
 
+def test_an_event_that_is_an_error_states_it_itself() -> None:
+    """OpenAI's event of type `error` has code and message beside its type, and no object `error`."""
+    stated = read_response([{"type": "error", "code": "server_error", "message": "away", "param": None}]).error
+    assert stated is not None
+    assert (stated.code, stated.message) == ("server_error error", "away")
+    assert read_response([{"type": "other", "code": "server_error", "message": "away"}]).error is None
+
+
 def test_a_vendor_that_fails_in_the_middle_is_an_error() -> None:
     """OpenRouter ends a choice with the error of its vendor, which the last chunk states."""
     reader = StreamReader("openrouter")

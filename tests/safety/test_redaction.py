@@ -196,6 +196,13 @@ def test_private_key_without_an_end_is_hidden_to_the_end() -> None:
     assert plain.text(PUTTY + "\ntail") == "[REDACTED:private_key]\ntail"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+def test_a_path_may_hold_a_colon_and_an_at_sign(scheme: str) -> None:
+    """Only what stands before the host of a web address is a password."""
+    assert plain.text(f"see {scheme}://example.com/a:b@2 now") == f"see {scheme}://example.com/a:b@2 now"
+    assert plain.text(f"see {scheme}://me:pass@example.com/a now") == "see [REDACTED:connection_string] now"
+
+
 def test_a_card_of_twelve_digits_may_be_the_whole_text() -> None:
     """The shortest numbers of cards (Maestro's) are found at the very start of a text."""
     assert plain.text("676770000005") == "[REDACTED:card]"
