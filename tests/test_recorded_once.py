@@ -248,6 +248,7 @@ async def cancel_others() -> None:
     await asyncio.gather(*left, return_exceptions=True)
 
 
+@pytest.mark.timeout(1_800 if FULL else 180)
 @found_before
 @settings(
     max_examples=400 if FULL else 30,
