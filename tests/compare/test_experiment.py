@@ -213,7 +213,7 @@ def test_tasks_may_share_an_assignment() -> None:
     async def both() -> list[list[object]]:
         first, second, third = (asyncio.Event() for _ in range(3))
         first.set()
-        return await asyncio.gather(work([second, third]), work([first, second]))
+        return [*await asyncio.gather(work([second, third]), work([first, second]))]
 
     assigned = Experiment("e", {"a": 0.5, "b": 0.5}).assign("user-1")
     assert asyncio.run(both()) == [["e", None], ["e", None]]
