@@ -233,7 +233,7 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     base |= {"model": f"{body['model']}-2024-07-18", "parallel_tool_calls": True, "error": None}
     whole: dict[str, Any] = {**base, "status": "completed", "output": [{**out, "status": "completed"}], "usage": usage}
     begun = {**base, "status": "in_progress", "output": []}
-    place = {"output_index": 0, "content_index": 0, "item_id": "msg_1", "logprobs": []}
+    place: dict[str, Any] = {"output_index": 0, "content_index": 0, "item_id": "msg_1", "logprobs": []}
     words = [] if tool else [{"type": "response.output_text.delta", "delta": word, **place} for word in TEXT]
     events = [
         {"type": "response.created", "response": begun},
