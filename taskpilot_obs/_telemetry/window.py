@@ -229,7 +229,7 @@ class HeldCalls:
 
     def about(self, start: datetime, end: datetime, filters: Filters, /) -> AbstractContextManager[Answers]:
         """Answers about the calls that ended in [start, end) and pass the filters."""
-        asked = filters.asked
+        asked = dict(filters)
         is_here = all(asked.pop(name, own) == own for name, own in self._source.items())
         first, last = (start - EPOCH) // _MICROSECOND, (end - EPOCH) // _MICROSECOND
         found = [call for call in self._calls if first <= call[0] < last] if is_here else []

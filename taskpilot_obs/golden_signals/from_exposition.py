@@ -15,6 +15,7 @@ from taskpilot_obs.exceptions import SourceError
 from taskpilot_obs.golden_signals.assess import assess
 from taskpilot_obs.golden_signals.evidence import (
     QUANTILE,
+    BilledCalls,
     Evidence,
     OverallEvidence,
     TaskEvidence,
@@ -167,9 +168,7 @@ def _evidence(series: Exposition) -> Evidence:
         verdicts[FEEDBACK_REVISIONS.name, incorrect],
     )
     overall = OverallEvidence(
-        llm_calls=sums[LLM_BILLABLE.name],
-        unpriced_calls=sums[LLM_UNPRICED.name],
-        partly_priced_calls=sums[LLM_PARTIALLY_PRICED.name],
+        BilledCalls(sums[LLM_BILLABLE.name], sums[LLM_UNPRICED.name], sums[LLM_PARTIALLY_PRICED.name]),
         violations=sums[POLICY_VIOLATIONS.name],
         correct=latest.correct,
         incorrect=latest.incorrect,

@@ -8,13 +8,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.timestamps import aware
-from taskpilot_obs._telemetry.counts import Counts
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.counts import NO_CALLS, Counts
 from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.golden_signals.assess import assess
 from taskpilot_obs.golden_signals.durations import parse_window
-from taskpilot_obs.golden_signals.evidence import QUANTILE, Evidence, OverallEvidence, TaskEvidence
+from taskpilot_obs.golden_signals.evidence import QUANTILE, BilledCalls, Evidence, OverallEvidence, TaskEvidence
 from taskpilot_obs.golden_signals.model import GoldenSignals
 from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
@@ -89,7 +88,7 @@ def evidence_from_store(
     the runs are there that they are divided by.
     """
     owner = stored_text(tenant)
-    with asked_of(store, start, end, Filters(organization_id=owner)) as question:
+    with asked_of(store, start, end, {} if owner is None else {"organization_id": owner}) as question:
         connection = question.connection
         runs = deleted_from(connection, AGENT_RUNS.name).missing_in(start, end)
         of_runs = question.since(runs or start)
@@ -114,22 +113,20 @@ def _paid(question: Question) -> tuple[TaskEvidence, Counts]:
     if planned.incomplete_before is not None:
         question = question.since(planned.incomplete_before)
         planned = question.plan()
-    calls = totals(question.connection, planned, question.filters).get((), Counts())
+    calls = totals(question.connection, planned, question.filters).get((), NO_CALLS)
     return _runs(question), calls
 
 
 def _runs(question: Question) -> TaskEvidence:
-    tenant = question.filters.organization_id
+    tenant = question.filters.get("organization_id")
     return TaskEvidence(runs=statuses(question.connection, question.start, question.end, tenant))
 
 
 def _overall(question: Question, calls: Counts) -> OverallEvidence:
     return OverallEvidence(
-        calls.billable,
-        calls.unpriced,
-        denials(question.connection, question.start, question.end, question.filters.organization_id),
+        BilledCalls(calls.billable, calls.unpriced, calls.partly_priced),
+        denials(question.connection, question.start, question.end, question.filters.get("organization_id")),
         checked_runs=_runs(question).counted,
-        partly_priced_calls=calls.partly_priced,
     )
 
 

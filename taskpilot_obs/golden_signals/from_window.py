@@ -54,12 +54,10 @@ def evidence_from_slice(totals: Slice) -> evidence.Evidence:
     return evidence.Evidence(
         _all_tasks(totals, workflows),
         evidence.OverallEvidence(
-            totals.llm_calls,
-            totals.unpriced_calls,
+            evidence.BilledCalls(totals.llm_calls, totals.unpriced_calls, totals.partly_priced_calls),
             totals.violations,
             verdicts.correct,
             verdicts.incorrect,
-            totals.partly_priced_calls,
         ),
         workflows,
     )

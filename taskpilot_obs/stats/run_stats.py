@@ -112,7 +112,7 @@ def _runs(
 
     filters = filters_of(asked)
     for column in _OF_CALLS_ALONE:
-        if column in filters.asked:
+        if column in filters:
             name = column.removesuffix("_name")
             raise ConfigurationError(f"{name}: given, but runs have none; ask get_stats about calls")
     with asked_of(store, start, end, filters) as question:
