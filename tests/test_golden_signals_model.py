@@ -222,7 +222,7 @@ def test_every_interval_holds_its_figure(counts: tuple[int, int]) -> None:
 
 @given(
     st.dictionaries(st.sampled_from(list(Status)), st.floats(0, 1e9)),
-    st.builds(OverallEvidence, *[st.floats(0, 1e9)] * 5),
+    st.builds(OverallEvidence, st.builds(BilledCalls, *[st.floats(0, 1e9)] * 3), *[st.floats(0, 1e9)] * 3),
     st.floats(0, 1e9),
     st.none() | st.floats(0, 1e6),
 )
