@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from taskpilot_obs._api.blocks import BlockOptions
 from taskpilot_obs._api.wrapped_functions import RunFactory, decorate_with
 from taskpilot_obs._enforcement.wrappers import CheckOptions, settle
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
@@ -41,12 +42,9 @@ class Assigning(Protocol):
         """Assign each call of the function."""
 
 
-class ObserveOptions(CheckOptions, total=False):
+class ObserveOptions(BlockOptions, CheckOptions, total=False):
     """The options of `observe_workflow`, `observe_agent` and `observe_tool`."""
 
-    recorder: Recorder | None
-    attributes: Mapping[str, object] | None
-    expected: Expected | None
     experiment: Assigning | None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar, Unpack
+from typing import TYPE_CHECKING, Required, TypedDict, TypeVar, Unpack
 
 from taskpilot_obs._recording.after_the_fact import (
     EndedOptions,
@@ -63,6 +63,16 @@ _MAX_LISTENERS = 16
 _KINDS = {"workflow": Operation.WORKFLOW, "agent": Operation.AGENT, "tool": Operation.TOOL}
 
 R = TypeVar("R", bound=ActiveInvocation)
+
+
+class LlmOptions(TypedDict, total=False):
+    """The arguments by which an LLM call begins."""
+
+    model: Required[str | None]
+    provider: str | None
+    operation: Operation | str
+    parent: Parent
+    attributes: Mapping[str, object] | None
 
 
 class Recorder:
@@ -126,7 +136,18 @@ class Recorder:
         callsite = self._callsites.get(inner_operation(operation), name, attributes)
         return ActiveInvocation(callsite, resolve_parent(parent)).start()
 
-    def start_llm(
+    def start_llm(self, **call: Unpack[LlmOptions]) -> LlmInvocation:
+        """Begin an LLM call (`chat` or `embeddings`); end it with `stop()` or `fail(error)`.
+
+        Args:
+            call: as for `new_llm`.
+
+        Raises:
+            ValueError: the operation is not an LLM call.
+        """
+        return self.new_llm(**call).start()
+
+    def new_llm(
         self,
         *,
         model: str | None,
@@ -135,7 +156,7 @@ class Recorder:
         parent: Parent = CURRENT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
-        """Begin an LLM call (`chat` or `embeddings`); end it with `stop()` or `fail(error)`.
+        """Make an LLM call that has not begun; `start_llm` begins it too.
 
         Args:
             model: the model asked for.
@@ -147,20 +168,6 @@ class Recorder:
         Raises:
             ValueError: the operation is not an LLM call.
         """
-        return self.new_llm(
-            model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
-        ).start()
-
-    def new_llm(
-        self,
-        *,
-        model: str | None,
-        provider: str | None = None,
-        operation: Operation | str = Operation.CHAT,
-        parent: Parent = CURRENT,
-        attributes: Mapping[str, object] | None = None,
-    ) -> LlmInvocation:
-        """Make an LLM call that has not begun; arguments as for `start_llm`."""
         callsite = self._callsites.get_llm(operation, model, provider, attributes)
         return LlmInvocation(callsite, resolve_parent(parent))
 
@@ -198,32 +205,23 @@ class Recorder:
     def adopt_llm(
         self,
         *,
-        model: str | None,
-        provider: str | None = None,
-        operation: Operation | str = Operation.CHAT,
-        parent: Parent = CURRENT,
         start_unix_ns: int | None = None,
         span_context: SpanContext | None = None,
         scope: Scope | None = None,
-        attributes: Mapping[str, object] | None = None,
+        **call: Unpack[LlmOptions],
     ) -> LlmInvocation:
         """Record an LLM call that a framework began; listeners (`add_llm_listener`) are not notified.
 
         Args:
-            model: the model asked for; `record_request` sets it if it becomes known later.
-            provider: who serves it; inferred from the model when left out.
-            operation: `chat` or `embeddings`.
-            parent: as for `adopt`.
             start_unix_ns: as for `adopt`.
             span_context: as for `adopt`.
             scope: as for `adopt`.
-            attributes: for the audit log.
+            call: as for `new_llm`; `record_request` sets the model if it becomes known later.
 
         Raises:
             ValueError: the operation is not an LLM call.
         """
-        call = self.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
-        return _adopted(call, start_unix_ns, span_context, scope)
+        return _adopted(self.new_llm(**call), start_unix_ns, span_context, scope)
 
     def add_llm_listener(self, listener: LlmListener) -> None:
         """Notify an object when LLM calls of this recorder begin and end; without listeners this costs nothing.

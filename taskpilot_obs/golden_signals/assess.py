@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import sqrt
-from typing import Final
+from typing import Final, TypedDict
 
 from taskpilot_obs.golden_signals.evidence import Evidence, OverallEvidence, TaskEvidence
 from taskpilot_obs.golden_signals.model import (
@@ -26,6 +26,15 @@ _Z: Final = 1.959963984540054
 _GRAVITY: Final = (SignalStatus.HEALTHY, SignalStatus.WARNING, SignalStatus.CRITICAL)
 
 Figures = dict[str, tuple[float | None, Ratio]]
+
+
+class JudgeOptions(TypedDict, total=False):
+    """How evidence is judged, whatever its source."""
+
+    workflow: str | None
+    """Report only this workflow; signals that cannot be attributed to one are then None."""
+    thresholds: Thresholds | None
+    """Bounds of healthy and warning; None for the defaults."""
 
 
 def assess(
