@@ -70,24 +70,24 @@ def facts_of(
 class StatedAnswer(NamedTuple):
     """What is known of the answer of an LLM call that is over."""
 
-    usage: object = None
+    usage: object
     """What `record_usage` takes as a whole."""
-    cost: Decimal | float | str | None = None
+    cost: Decimal | float | str | None
     """In USD."""
-    cached: bool | None = None
+    cached: bool | None
     """Whether the application's own cache answered."""
-    time_to_first_token: float | None = None
+    time_to_first_token: float | None
     """In seconds from the start."""
-    retries: int = 0
-    streaming: bool = False
-    response_model: str | None = None
-    response_id: str | None = None
-    finish_reasons: Sequence[str] = ()
-    service_tier: str | None = None
+    retries: int
+    streaming: bool
+    response_model: str | None
+    response_id: str | None
+    finish_reasons: Sequence[str]
+    service_tier: str | None
 
 
 _FIRST_DETAIL: Final = StatedAnswer._fields.index("response_model")
-_NO_DETAILS: Final = StatedAnswer()[_FIRST_DETAIL:]
+_NO_DETAILS: Final = (None, None, (), None)
 
 
 class _Stated(ActiveInvocation):

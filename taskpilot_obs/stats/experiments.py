@@ -50,4 +50,4 @@ def get_experiments(
     with asked_of(store, start, end, filters) as question:
         question.needs(AGENT_RUNS, "experiment_unit")
         rows = experiments_seen(question.connection, start, end, filters.get("organization_id"))
-    return tuple(ExperimentSeen(**row._asdict()) for row in rows)
+    return tuple(ExperimentSeen(**row) for row in rows)

@@ -63,9 +63,9 @@ class Runner:
     Args:
         plan: what to do.
         arms: the arms by name.
-        recorder: records each call as a run of the workflow `benchmark`; its budgets may end the run.
         collector: gets what the recorders record.
-        recorders: all of them; they are drained before the collector is read.
+        recorders: the first one records each call as a run of the workflow `benchmark`, and its budgets may end the
+            run; all are drained before the collector is read.
         reporters: hear of every call.
     """
 
@@ -73,13 +73,11 @@ class Runner:
         self,
         plan: Plan,
         arms: Mapping[str, ConnectedArm],
-        recorder: Recorder,
         collector: Collector,
         recorders: Sequence[Recorder],
         reporters: Sequence[Reporter] = (),
     ) -> None:
         self._plan = plan
-        self._recorder = recorder
         self._collector = collector
         self._recorders = recorders
         self._reporters = reporters
@@ -166,7 +164,7 @@ class Runner:
         item = planned.item
         prompt = f"[{self._chance.randrange(_NONCE):016x}]\n{item.prompt}" if self._plan.vary_prefix else item.prompt
         with request_context(planned.call_id, **self._attributes(planned)):
-            run = self._recorder.start(Operation.WORKFLOW, WORKFLOW)
+            run = self._recorders[0].start(Operation.WORKFLOW, WORKFLOW)
             step = run.attach()
             try:
                 async with asyncio.timeout(self._plan.timeout_s):
@@ -224,8 +222,6 @@ class Runner:
             call_id=planned.call_id,
             created_at=outcome.sent_at,
             arm=planned.arm,
-            provider=spent.provider,
-            model_name=spent.model,
             task=planned.task,
             item=planned.item.id,
             iteration=planned.iteration,
@@ -236,14 +232,16 @@ class Runner:
             latency_ms=1_000 * outcome.latency_s,
             time_to_first_token_ms=None if first is None else 1_000 * first,
             lag_ms=1_000 * outcome.lag_s,
+            retries=outcome.attempts - 1,
+            error_type=None if error is None else classify(type(error))[1],
+            error_category=None if error is None else error_category(error),
+            prompt_hash=planned.item.prompt_hash,
+            provider=spent.provider,
+            model_name=spent.model,
             input_tokens=spent.usage.input_tokens,
             output_tokens=spent.usage.output_tokens,
             reasoning_tokens=spent.usage.reasoning_tokens,
             cached_tokens=spent.usage.cache_read_tokens,
             cost_usd=spent.cost,
-            retries=outcome.attempts - 1,
-            error_type=None if error is None else classify(type(error))[1],
-            error_category=None if error is None else error_category(error),
-            prompt_hash=planned.item.prompt_hash,
             telemetry_id=spent.telemetry_id,
         )
