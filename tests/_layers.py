@@ -385,15 +385,16 @@ async def _ask_agent_framework(asking: Asking) -> Any:
 
 async def _ask_openai_agents(asking: Asking) -> Any:
     import agents
-    from taskpilot_obs_openai_agents import ObservabilityHooks, ObservabilityProcessor
+    from taskpilot_obs_openai_agents import ObservabilityHooks
 
-    agents.set_trace_processors([ObservabilityProcessor()] if asking.stack.native else [])
     model = agents.OpenAIChatCompletionsModel(asking.model, asking.client)
     agent = agents.Agent(name="Planner", model=model, model_settings=agents.ModelSettings(include_usage=True))
-    hooks = ObservabilityHooks() if asking.stack.native else None
+    options: dict[str, Any] = {"run_config": agents.RunConfig(tracing_disabled=not asking.stack.native)}
+    if asking.stack.native:
+        options["hooks"] = ObservabilityHooks()
     if not asking.is_streamed:
-        return await agents.Runner.run(agent, asking.text, hooks=hooks)
-    result = agents.Runner.run_streamed(agent, asking.text, hooks=hooks)
+        return await agents.Runner.run(agent, asking.text, **options)
+    result = agents.Runner.run_streamed(agent, asking.text, **options)
     async with aclosing(result.stream_events()) as events:
         async for event in events:
             if asking.is_left and "delta" in str(getattr(getattr(event, "data", None), "type", "")):

@@ -13,6 +13,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from taskpilot_obs import observe_agent, observe_llm, request_context
+from taskpilot_obs._enforcement.model_calls import _others
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.integration import (
@@ -24,6 +25,7 @@ from taskpilot_obs.integration import (
     call_model,
     check_input,
     expect_calls,
+    expect_request_elsewhere,
 )
 from taskpilot_obs.records import Invocation
 from taskpilot_obs.safety import DenyWords, check_with
@@ -207,3 +209,12 @@ def test_a_forked_child_sends_no_request_of_its_parents_calls(guarded: Recorder,
     ask(guarded)  # in the parent it is still that call
     call.stop()
     assert len(seen) == 1
+
+
+def test_requests_elsewhere_are_forgotten_without_a_wrapped_client() -> None:
+    """Where no client is wrapped, a call whose request a framework sends in another context leaves nothing behind."""
+    with fresh_recorder() as recorder:
+        call = recorder.start_llm(model=MODEL)
+        expect_request_elsewhere(call)
+        call.stop()
+        assert call.number not in {**_others._waiting, **_others._elsewhere}

@@ -222,8 +222,9 @@ class _Others:
 
     def expect_elsewhere(self, run: LlmInvocation) -> None:
         """Expect the request of a call in another context than that of its layer."""
-        self._waiting[run.number] = True
-        self._elsewhere[run.number] = ref(run)
+        if run.is_announced_to(self):  # else no client is wrapped, and its end would not let go of it
+            self._waiting[run.number] = True
+            self._elsewhere[run.number] = ref(run)
 
     def claim(self, recorder: Recorder, request: ModelRequest, parent: ActiveInvocation | None) -> bool:
         """Whether an open call stands for a client's request; no other request will be told so."""

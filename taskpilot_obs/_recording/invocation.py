@@ -18,7 +18,7 @@ from taskpilot_obs._recording.rollups import Totals, sum_of
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._recording.snapshots import NO_LLM_CALL, end_of, start_of
 from taskpilot_obs._recording.span_attributes import start_attributes, write_outcome
-from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._recording.statuses import outcome_of
 from taskpilot_obs._support import ids
 from taskpilot_obs._support.current import Current
 from taskpilot_obs._support.guarded import guarded
@@ -217,7 +217,7 @@ class ActiveInvocation:
         try:
             with guarded("classify", runtime.counters):
                 is_expected = expected is not None and expected(error)
-                status, error_type = (SUCCESS, "") if is_expected else classify(type(error))
+                status, error_type = (SUCCESS, "") if is_expected else outcome_of(error)
                 if status in BAD:
                     details = self._note()
                     details.error_type = error_type

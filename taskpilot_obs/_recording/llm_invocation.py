@@ -155,6 +155,10 @@ class LlmInvocation(ActiveInvocation):
             with guarded("llm_listener", self.callsite.runtime.counters):
                 listener.llm_began(self)
 
+    def is_announced_to(self, listener: LlmListener) -> bool:
+        """Whether a listener learnt of the start, and will learn of the end."""
+        return listener in self._listeners
+
     def set_arguments(self, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
         """Record arguments, one of which may be the model; arguments as for `ActiveInvocation.set_arguments`."""
         super().set_arguments(args, kwargs)

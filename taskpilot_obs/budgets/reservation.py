@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._recording.scope import current_admitted, current_scope, restore
-from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._recording.statuses import outcome_of
 from taskpilot_obs._support.ids import new_request_id
 from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.estimates import estimate_call
@@ -139,7 +139,7 @@ class Reservation:
         admitted, self._admitted = self._admitted, None
         admission = self._budgets()
         if admitted is not None and admission:
-            billed = error is None or classify(type(error))[0] not in _UNBILLED
+            billed = error is None or outcome_of(error)[0] not in _UNBILLED
             admission.end_later(admitted.reservation_id, billed)
 
     def __del__(self) -> None:

@@ -140,7 +140,12 @@ def _run_for(recorder: Recorder, data: Any, above: ActiveInvocation) -> ActiveIn
     if kind == "response":
         return _call(recorder, above, None, "openai")
     operation = _OPERATIONS.get(kind)
-    return None if operation is None else recorder.start(operation, data.name, parent=above)
+    if operation is None:
+        return None
+    run = recorder.start(operation, data.name, parent=above)
+    if operation is Operation.AGENT:
+        model_calls.expect_spans(run)
+    return run
 
 
 def _call(recorder: Recorder, above: ActiveInvocation, model: str | None, provider: str | None) -> LlmInvocation:

@@ -30,6 +30,7 @@ if find_spec("agents") is None:
 import agents
 from openai import AsyncOpenAI
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
+from taskpilot_obs_openai import wrap
 from taskpilot_obs_openai_agents import ObservabilityHooks, ObservabilityProcessor, observe
 
 
@@ -96,6 +97,20 @@ def test_a_run(provider: Provider, seen: Captured[Invocation], kind: str) -> Non
     workflow = next(run for run in seen if run.name == "Agent workflow")
     assert workflow.rollup is not None
     assert (workflow.rollup.llm_calls, workflow.rollup.input_tokens) == (2, 200)
+
+
+def test_hooks_without_traces(provider: Provider, seen: Captured[Invocation]) -> None:
+    """Where tracing is disabled, a wrapped client leaves the call to the hooks, which record it beneath the agent."""
+
+    @observe_agent
+    async def untraced() -> None:
+        async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1", max_retries=0) as client:
+            agent = agents.Agent(name="Planner", model=agents.OpenAIChatCompletionsModel("gpt-4o-mini", wrap(client)))
+            config = agents.RunConfig(tracing_disabled=True)
+            await agents.Runner.run(agent, "hi", hooks=ObservabilityHooks(), run_config=config)
+
+    asyncio.run(untraced())
+    assert table(seen) == [("untraced", None, "success"), ("gpt-4o-mini", "untraced", "success")]
 
 
 def test_failed(provider: Provider, seen: Captured[Invocation]) -> None:
