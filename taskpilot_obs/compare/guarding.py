@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from taskpilot_obs._support.figures import share, usd
@@ -35,15 +35,16 @@ class GuardrailAlert(Frozen):
     variant: str
     measure: str
     limit: float
-    at_least: float
-    """How much worse it is at least: a difference of shares, or a part of the control's value."""
+    at_least: float | None
+    """How much worse it is at least: a difference of shares, or a part of the control's value; None if that is 0."""
     difference: float
     """As it was measured."""
 
     @property
     def sentence(self) -> str:
         """The alert in words."""
-        worse = f"{self.measure} of {self.variant} is worse than the control's by at least {share(self.at_least)}"
+        least = "any part of its 0" if self.at_least is None else share(self.at_least)
+        worse = f"{self.measure} of {self.variant} is worse than the control's by at least {least}"
         told = usd(self.difference) if self.measure == "cost" else f"{self.difference:.4g}"
         return f"{self.experiment}: {worse}, more than the {share(self.limit)} that its guardrail allows ({told})"
 
@@ -167,7 +168,7 @@ def broken(report: VariantsReport, guardrails: Mapping[str, float]) -> tuple[Gua
                     variant=effect.variant,
                     measure=effect.measure,
                     limit=guardrails[effect.measure],
-                    at_least=least,
+                    at_least=least if isfinite(least) else None,
                     difference=effect.difference,
                 )
             )
@@ -181,4 +182,6 @@ def _at_least(effect: Effect, base: float | None) -> float | None:
     least = -effect.high if effect.measure in MORE_IS_BETTER else effect.low
     if effect.measure in SHARES:
         return least
-    return least / base if base else None
+    if not base:
+        return inf if least > 0 else None
+    return least / base
