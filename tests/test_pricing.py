@@ -462,7 +462,7 @@ def test_every_public_name_of_prices_can_be_had(name: str) -> None:
     assert getattr(pricing, name) is not None
     assert pricing.OwnPrice is OwnPrice
     with pytest.raises(AttributeError, match="has no attribute 'OwnPrices'"):
-        pricing.OwnPrices  # type: ignore[attr-defined]  # noqa: B018  asked for on purpose
+        pricing.OwnPrices  # noqa: B018  asked for on purpose
 
 
 @pytest.mark.usefixtures("unloaded")
