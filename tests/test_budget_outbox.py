@@ -12,7 +12,7 @@ from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets import outbox as outbox_module
 from taskpilot_obs.budgets.admission import AdmissionController
 from taskpilot_obs.budgets.ledger import (
-    Balance,
+    UNUSED,
     BudgetAccount,
     Charge,
     IdempotencyKey,
@@ -172,7 +172,9 @@ def test_a_reservation_ends_once(ledger: SteeredLedger) -> None:
     ledger.reserve("s", [line], NOW, NOW.replace(hour=13))
     settled = ledger.settle([Charge(line._replace(amount=1), "r"), Charge(line._replace(amount=2), "r")], NOW)
     assert [(each.balance.spent, each.balance.reserved) for each in settled] == [(1, 100), (3, 100)]
-    assert ledger.settle([Charge(line._replace(amount=4), "r")], NOW)[0].balance == Balance(7, 100)
+    assert ledger.settle([Charge(line._replace(amount=4), "r")], NOW)[0].balance == UNUSED._replace(
+        spent=7, reserved=100
+    )
     assert budget.limit == 1_000_000
 
 
@@ -193,9 +195,9 @@ def test_a_threshold_is_crossed_when_it_is_reached() -> None:
     """One token below the threshold crosses nothing; an alert is given once for each."""
     budget = Budget("b", limit_tokens=1_000_000, thresholds=(0.5, 0.9, 1.0))
     cases = {499_999: (), 500_000: (500,), 899_999: (500,), 999_999: (500, 900), 1_000_000: (500, 900, 1_000)}
-    assert {spent: crossed_by(budget, Balance(spent)) for spent in cases} == cases
-    assert crossed_by(budget, Balance(999_999, alerted=500)) == (900,)
-    assert crossed_by(budget, Balance(999_999, alerted=900)) == ()
+    assert {spent: crossed_by(budget, UNUSED._replace(spent=spent)) for spent in cases} == cases
+    assert crossed_by(budget, UNUSED._replace(spent=999_999, alerted=500)) == (900,)
+    assert crossed_by(budget, UNUSED._replace(spent=999_999, alerted=900)) == ()
 
 
 def test_a_ledger_in_memory_forgets_rates_with_the_other_periods(ledger: SteeredLedger) -> None:

@@ -32,7 +32,7 @@ from taskpilot_obs.exceptions import (
     RefusedError,
     TaskpilotError,
 )
-from taskpilot_obs.records import CheckResult, Decision, Status
+from taskpilot_obs.records import CheckResult, Decision, Origin, Source, Status
 from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
 
@@ -340,7 +340,11 @@ def test_alerts_carry_scope_and_tenant() -> None:
 )
 def test_names_in_a_scope_are_literal_but_for_two_wildcards(scope: str, name: str, meant: bool) -> None:
     """`*` and `?` ask for a pattern; brackets, dots and what stands behind a backslash are characters."""
-    assert (Budget("b", limit_usd=1, scope={"agent": scope}).scope_key(CallScope(agent=name)) == "") is meant
+    assert (Budget("b", limit_usd=1, scope={"agent": scope}).scope_key(_by(name)) == "") is meant
+
+
+def _by(agent: str) -> CallScope:
+    return CallScope(Origin(agent=agent), None, None, None, Source())
 
 
 def test_the_budget_of_a_function_is_for_its_name_whatever_that_is(recorder: Recorder) -> None:
@@ -348,8 +352,8 @@ def test_the_budget_of_a_function_is_for_its_name_whatever_that_is(recorder: Rec
     observe_agent("Why?", budget=Budget("why", limit_usd=1))(print)
     try:
         (budget,) = recorder.wiring.own_budgets
-        assert budget.scope_key(CallScope(agent="Why?")) == ""
-        assert budget.scope_key(CallScope(agent="Whys")) is None
+        assert budget.scope_key(_by("Why?")) == ""
+        assert budget.scope_key(_by("Whys")) is None
     finally:
         recorder.wiring.own_budgets = ()
 

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack, get_args
 
 from taskpilot_obs._telemetry.answers import Bins, By
-from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.counts import NO_CALLS, Counts
 from taskpilot_obs._telemetry.filters import column_of
 from taskpilot_obs._telemetry.sketch import middle_of
 from taskpilot_obs.compare.intervals import newcombe, quantile_interval, wilson
@@ -32,7 +32,6 @@ GroupBy = Literal["model", "provider", "prompt_name", "agent", "variant", "perio
 _PERIOD: Final = "period"
 _ALIKE: Final = 0.8
 """Two groups do comparable work where at least this share of their calls is of the same kinds of work."""
-_EMPTY: Final = Counts()
 
 
 class Bounds(Frozen):
@@ -199,7 +198,7 @@ def _of_period(
 def _by_group(
     counts: Mapping[tuple[str, ...], Counts], durations: Bins, rated: Mapping[tuple[str, ...], Rated]
 ) -> dict[str, _Seen]:
-    found: defaultdict[str, _Seen] = defaultdict(lambda: _Seen(_EMPTY, Counter(), Counter(), Counter()))
+    found: defaultdict[str, _Seen] = defaultdict(lambda: _Seen(NO_CALLS, Counter(), Counter(), Counter()))
     for key, more in counts.items():
         *group_key, work = key
         name = "".join(group_key) or NONE

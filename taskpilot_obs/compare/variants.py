@@ -97,7 +97,7 @@ def compare_variants(
     name = experiment if isinstance(experiment, str) else experiment.name
     with asked_of(store, start, end, filters) as question:
         question.needs(AGENT_RUNS, "experiment_unit")
-        tasks = TaskFilter(name, start, end, filters.organization_id)
+        tasks = TaskFilter(name, start, end, filters.get("organization_id"))
         runs = list(runs_by_unit(question.connection, tasks))
         verdicts = list(verdicts_by_unit(question.connection, tasks))
         incomplete = question.plan().incomplete_before

@@ -11,7 +11,7 @@ from typing import Final
 
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import StoreError
-from taskpilot_obs.genai_spans import FinishedSpan, InheritedNames, SpansRead, read_spans
+from taskpilot_obs.genai_spans import FinishedSpan, SpanAbove, SpansRead, read_spans
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation
 
@@ -61,7 +61,7 @@ class TraceBuffer:
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: OrderedDict[Key, _Pending] = OrderedDict()
-        self._remembered: OrderedDict[Key, Mapping[str, InheritedNames]] = OrderedDict()
+        self._remembered: OrderedDict[Key, Mapping[str, SpanAbove]] = OrderedDict()
         self._waiting = 0
         self._known = 0
         self._stopped = threading.Event()
@@ -165,7 +165,7 @@ class TraceBuffer:
             torn=int(not is_known and not pending.has_root),
         )
 
-    def _remember(self, key: Key, handed: Mapping[str, InheritedNames]) -> None:
+    def _remember(self, key: Key, handed: Mapping[str, SpanAbove]) -> None:
         before = len(self._remembered.get(key, ()))
         self._remembered[key] = handed
         self._remembered.move_to_end(key)

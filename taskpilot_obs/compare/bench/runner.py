@@ -62,9 +62,9 @@ class Runner:
     Args:
         plan: what to do.
         arms: the arms by name.
-        recorder: records each call as a run of the workflow `benchmark`; its budgets may end the run.
         collector: gets what the recorders record.
-        recorders: all of them; they are drained before the collector is read.
+        recorders: the first one records each call as a run of the workflow `benchmark`, and its budgets may end the
+            run; all are drained before the collector is read.
         reporters: hear of every call.
     """
 
@@ -72,13 +72,11 @@ class Runner:
         self,
         plan: Plan,
         arms: Mapping[str, ConnectedArm],
-        recorder: Recorder,
         collector: Collector,
         recorders: Sequence[Recorder],
         reporters: Sequence[Reporter] = (),
     ) -> None:
         self._plan = plan
-        self._recorder = recorder
         self._collector = collector
         self._recorders = recorders
         self._reporters = reporters
@@ -175,7 +173,7 @@ class Runner:
         item = planned.item
         prompt = f"[{self._chance.randrange(_NONCE):016x}]\n{item.prompt}" if self._plan.vary_prefix else item.prompt
         with request_context(planned.call_id, **self._attributes(planned)):
-            run = self._recorder.start(Operation.WORKFLOW, WORKFLOW)
+            run = self._recorders[0].start(Operation.WORKFLOW, WORKFLOW)
             step = run.attach()
             try:
                 async with asyncio.timeout(self._plan.timeout_s):
@@ -263,7 +261,14 @@ class Runner:
             error_type=None if error is None else outcome_of(error)[1],
             error_category=None if error is None else error_category(error),
             prompt_hash=planned.item.prompt_hash,
-            **spent._asdict(),
+            provider=spent.provider,
+            model_name=spent.model,
+            input_tokens=spent.usage.input_tokens,
+            output_tokens=spent.usage.output_tokens,
+            reasoning_tokens=spent.usage.reasoning_tokens,
+            cached_tokens=spent.usage.cache_read_tokens,
+            cost_usd=spent.cost,
+            telemetry_id=spent.telemetry_id,
         )
 
 
