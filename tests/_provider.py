@@ -237,7 +237,7 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     coming: dict[str, Any] = {**out, "status": "in_progress", **({} if tool else {"content": []})}
     part: dict[str, Any] = {"type": "response.content_part.added", "part": {**text, "text": ""}, **place}
     words = [{"type": "response.output_text.delta", "delta": word, "logprobs": [], **place} for word in TEXT]
-    events = [
+    events: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
         {"type": "response.output_item.added", "output_index": 0, "item": coming},
         *([] if tool else [part, *words]),
