@@ -276,14 +276,14 @@ class ObservabilityHandler(BaseCallbackHandler):
 
         Everything that LangChain passes is named: gathering it would cost more than the rest.
         """
+        if self._recorder.runtime.asks_checks:
+            checks.note_token(self, self._runs, run_id, token)
         if self._silent:
             call = self._silent.pop(run_id.int, None)
             if call is not None:
                 call.first_token()
                 self._look(run_id, chunk)
                 return
-        if self._recorder.runtime.limits is not None:
-            checks.note_token(self._runs, run_id, token)
         if not token or self._stated:
             self._look(run_id, chunk)
 
@@ -293,6 +293,8 @@ class ObservabilityHandler(BaseCallbackHandler):
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A part of a message comes, from a model that streams in LangChain's newer way."""
+        if self._recorder.runtime.asks_checks:
+            checks.note_token(self, self._runs, run_id, (event.get("delta") or {}).get("text"))
         if self._silent and str(event.get("event")).startswith("content-block"):
             call = self._silent.pop(run_id.int, None)
             if call is not None:
@@ -313,20 +315,20 @@ class ObservabilityHandler(BaseCallbackHandler):
         with self._guard:
             answers.note_answer(entry.run, response, cacheable=entry.cacheable, repeated=repeated)
         if self._recorder.runtime.asks_checks:
-            checks.after_call(entry.run, response)
+            checks.after_call(entry.run, response, left=entry.left)
         entry.run.end(Status.ABANDONED if entry.left else SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """A model has failed, or its stream was left."""
         repeated = streams.repeated(self._runs, run_id.int)
-        entry = take(self._runs, run_id)
-        if entry is None or not entry.mine or not isinstance(entry.run, LlmInvocation):
+        entry, call = checks.take_call(self._runs, run_id)
+        if entry is None or call is None:
             return
         if entry.gap is not None:
-            dropped.note_asked(entry.run, entry.gap)
+            dropped.note_asked(call, entry.gap)
         with self._guard:
-            answers.note_partial_answer(entry.run, kwargs.get("response"), repeated)
-        entry.run.fail(error)
+            answers.note_partial_answer(call, kwargs.get("response"), repeated)
+        call.fail(error)
 
     def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
         """A model is called again, because it failed."""
