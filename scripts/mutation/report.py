@@ -55,6 +55,7 @@ make mutation                            # {sample} changes of each area; those 
 make mutation ARGS=pricing SAMPLE=all    # every change of one area (a hyphen stands for a space: usage-values)
 make mutation MINUTES=10                 # stops after ten minutes; what was tried until then is random too
 make mutation FRESH=1                    # everything again
+make mutation ARGS=--survivors           # those that survived, by the tests that there are now
 make mutation UNSEEN=1                   # only changes outside the usual sample: the column "unseen"
 make mutation CONTROL=1                  # the same sample without its changes: no test may fail
 ```
