@@ -36,13 +36,11 @@ from taskpilot_obs._telemetry.values import (
     texts,
     token_count,
 )
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record, Source, Usage
+from taskpilot_obs.records import LLM_OPERATIONS, NO_SOURCE, NO_USAGE, Invocation, Pricing, Record, Source
 
 MAX_CALLS: Final = 10_000
 MAX_AGE: Final = timedelta(hours=24)
 _MICROSECOND: Final = timedelta(microseconds=1)
-_NO_USAGE: Final = Usage()
-_NO_SOURCE: Final = Source()
 _FREE: Final = PRICING[Pricing.FREE]
 _PARTIAL: Final = PRICING[Pricing.PARTIAL]
 _SUMMED: Final = (
@@ -86,7 +84,7 @@ _unpacked: Final = partial(tuple.__new__, HeldCall)
 
 def held_call(call: Invocation) -> HeldCall:
     """What is held of a finished LLM call."""
-    usage = call.usage or _NO_USAGE
+    usage = call.usage or NO_USAGE
     cost_nano, cost_rest = money_of(None if call.cached else call.cost)
     failure, *names = texts(
         call.error_category or call.error_type or call.status.value,
@@ -157,7 +155,7 @@ class CallWindow:
         clock: Callable[[], int],
         max_calls: int = MAX_CALLS,
         max_age: timedelta = MAX_AGE,
-        source: Source = _NO_SOURCE,
+        source: Source = NO_SOURCE,
         before: CallWindow | None = None,
     ) -> None:
         self._clock = clock
