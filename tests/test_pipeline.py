@@ -211,8 +211,8 @@ def test_a_partial_write_is_counted_to_the_unit() -> None:
 
 
 @pytest.mark.parametrize(("stated", "written"), [("3", 0), (None, 0), (True, 0), (-1, 0), (11, 10)])
-def test_a_partial_write_of_a_wrong_number_is_counted_as_none(stated: Any, written: int) -> None:
-    """What is no number counts as nothing written, and a number beyond the batch as all of it."""
+def test_a_partial_write_of_an_invalid_number_is_bounded(stated: Any, written: int) -> None:
+    """An invalid number counts as nothing written, and one beyond the batch as all of it."""
     listing = Listing()
     listing.error = PartialExportError(stated)
     pipeline, counters = make({}, [("partial", listing, {})])

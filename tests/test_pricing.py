@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from taskpilot_obs import pricing
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.pricing import OwnPrice, Price, PriceTable, library, load_prices
 from taskpilot_obs.usage import Usage
@@ -453,6 +454,33 @@ def test_threads_get_the_same_price() -> None:
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has loaded no price table yet."""
     monkeypatch.setattr(library, "_state", library._State())
+
+
+@pytest.mark.parametrize("name", pricing.__all__)
+def test_every_public_name_of_prices_can_be_had(name: str) -> None:
+    """Names that are imported at their first use are those of their module; others do not exist."""
+    assert getattr(pricing, name) is not None
+    assert pricing.OwnPrice is OwnPrice
+    with pytest.raises(AttributeError, match="has no attribute 'OwnPrices'"):
+        pricing.OwnPrices  # noqa: B018  asked for on purpose
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_a_table_that_cannot_be_loaded_is_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The helper logs why it failed, and nothing where the end of the interpreter interrupts it."""
+
+    def broken() -> None:
+        raise ImportError
+
+    monkeypatch.setattr(library, "load", broken)
+    library._state.is_ending = True
+    library._load_in_background()
+    assert caplog.messages == []
+    library._state.is_ending = False
+    library._load_in_background()
+    assert "taskpilot_obs: price_table failed with ImportError" in caplog.text
 
 
 @pytest.mark.usefixtures("unloaded")

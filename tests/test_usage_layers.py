@@ -150,6 +150,15 @@ def test_zeros_beside_any_part_of_an_answer_are_unknown(part: str) -> None:
     assert read_response(answer | {"output": [{"type": "x", part: ""}]}).usage == Usage(0, 0)
 
 
+def test_zeros_beside_an_answer_in_an_event_are_unknown() -> None:
+    """The last event of a stream holds the whole answer, whose text proves that its zeros are placeholders."""
+    answer = {"model": "m", "output": [{"content": "long"}], "usage": {"input_tokens": 0, "output_tokens": 0}}
+    reading = read_response([{"type": "response.completed", "response": answer}])
+    assert (reading.usage, reading.model) == (None, "m")
+    empty = {"type": "response.completed", "response": answer | {"output": []}}
+    assert read_response([empty]).usage == Usage(0, 0)
+
+
 def test_one_wrong_detail_is_flagged_beside_good_ones() -> None:
     """A usage is flagged if any of its details was cut down, whichever of them are in order."""
     assert from_counts(input_tokens=10, output_tokens=5, cache_read_tokens=20, reasoning_tokens=5) == (

@@ -224,7 +224,7 @@ def test_words_between_private_keys_stay() -> None:
 
 
 def test_the_signature_of_a_link_is_hidden() -> None:
-    """A signed link gives access to whoever has it; a text without a sign `=` has none."""
+    """A signed link gives access to every reader; a text without a sign `=` has none."""
     assert plain.text("GET /x?sig=0123456789abcdef01 now") == "GET /x?sig=[REDACTED:secret] now"
     assert plain.text("GET /x signature 0123456789abcdef01") == "GET /x signature 0123456789abcdef01"
 

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+from taskpilot_obs._support.installed import is_installed
+from taskpilot_obs.exceptions import MissingExtraError
+
+if not is_installed("scipy"):
+    raise MissingExtraError("the benchmark", "bench")
+
 from taskpilot_obs.compare.bench.arms import provider_key
 from taskpilot_obs.compare.bench.calls import BenchCall
 from taskpilot_obs.compare.bench.figures import ArmReport, BenchmarkReport, BestArms
