@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import run_to_completion
-from taskpilot_obs._support.timestamps import EPOCH
+from taskpilot_obs._support.timestamps import EPOCH, MICROSECOND
 from taskpilot_obs._telemetry.answers import WHOLE, Answers, Bins, By, HeldWindow, Key
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.filters import Filters
@@ -40,7 +40,6 @@ from taskpilot_obs.records import LLM_OPERATIONS, NO_SOURCE, NO_USAGE, Invocatio
 
 MAX_CALLS: Final = 10_000
 MAX_AGE: Final = timedelta(hours=24)
-_MICROSECOND: Final = timedelta(microseconds=1)
 _FREE: Final = PRICING[Pricing.FREE]
 _PARTIAL: Final = PRICING[Pricing.PARTIAL]
 _SUMMED: Final = (
@@ -197,15 +196,15 @@ class CallWindow:
 
     def _forget(self) -> None:
         """Forget what is too many or too old, in the order in which calls came."""
-        calls, oldest_us = self._calls, self._now_us() - self._max_age // _MICROSECOND
+        calls, oldest_us = self._calls, self._now_us() - self._max_age // MICROSECOND
         while calls and (len(calls) > self._max_calls or _ended_us(calls[0]) < oldest_us):
             self._since_us = max(self._since_us, _ended_us(calls.popleft()) + 1)
 
     def read(self) -> HeldCalls:
         """What is held now. Callable from any thread."""
-        since_us = max(self._since_us, self._now_us() - self._max_age // _MICROSECOND)
+        since_us = max(self._since_us, self._now_us() - self._max_age // MICROSECOND)
         calls = list(map(_unpacked, map(marshal.loads, self._calls.copy())))
-        held = HeldWindow(EPOCH + since_us * _MICROSECOND, len(calls), self._max_calls, self._max_age)
+        held = HeldWindow(EPOCH + since_us * MICROSECOND, len(calls), self._max_calls, self._max_age)
         return HeldCalls(calls, held, self._source)
 
 
@@ -221,7 +220,7 @@ class HeldCalls:
         """Answers about the calls that ended in [start, end) and pass the filters."""
         asked = dict(filters)
         is_here = all(asked.pop(name, own) == own for name, own in self._source.items())
-        first, last = (start - EPOCH) // _MICROSECOND, (end - EPOCH) // _MICROSECOND
+        first, last = (start - EPOCH) // MICROSECOND, (end - EPOCH) // MICROSECOND
         found = [call for call in self._calls if first <= call[0] < last] if is_here else []
         for name, value in asked.items():
             position = _POSITIONS[name]
@@ -275,7 +274,7 @@ class HeldAnswers:
 
 def _grouped(calls: Iterable[HeldCall], by: By) -> dict[Key, list[HeldCall]]:
     columns = [_POSITIONS[name] for name in by.dimensions]
-    step_us = None if by.step is None else by.step // _MICROSECOND
+    step_us = None if by.step is None else by.step // MICROSECOND
     raw: defaultdict[Any, list[HeldCall]] = defaultdict(list)
     key_of = itemgetter(*columns) if columns else lambda _names: ()
     for call in calls:
