@@ -13,11 +13,6 @@ from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 TOKEN_VARIABLE = "TASKPILOT_OBS_TOKEN"  # noqa: S105  the name of a variable
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="mcp")(mcp)
-
-
 def mcp(
     *,
     store: StoreUrl = None,

@@ -13,11 +13,6 @@ from taskpilot_obs.exceptions import ConfigurationError
 LOOPBACK = "127.0.0.1"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="serve")(serve)
-
-
 def serve(  # noqa: PLR0913  a command line has as many options as it has
     *,
     store: StoreUrl = None,
