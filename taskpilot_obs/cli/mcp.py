@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpilot_obs.cli._store_options import StoreUrl, explained
+from taskpilot_obs.cli._store_options import StoreUrl, TokensFile, explained
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 TOKEN_VARIABLE = "TASKPILOT_OBS_TOKEN"  # noqa: S105  the name of a variable
@@ -16,10 +16,7 @@ TOKEN_VARIABLE = "TASKPILOT_OBS_TOKEN"  # noqa: S105  the name of a variable
 def mcp(
     *,
     store: StoreUrl = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(envvar="TASKPILOT_OBS_TOKENS", help="File made by `taskpilot-obs token create`."),
-    ] = None,
+    tokens: TokensFile = None,
     token: Annotated[
         str | None, typer.Option(envvar=TOKEN_VARIABLE, help="Whose answers to give; needs --tokens.")
     ] = None,
