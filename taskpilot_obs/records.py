@@ -195,9 +195,6 @@ class Source(NamedTuple):
     environment: str | None = None
 
 
-NO_SOURCE: Final = Source()
-
-
 class Origin(NamedTuple):
     """Where a record comes from: the identifiers that tie logs, spans and metrics of one request together."""
 

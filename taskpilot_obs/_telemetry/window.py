@@ -27,6 +27,7 @@ from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.sketch import bin_of
 from taskpilot_obs._telemetry.values import (
+    NO_SOURCE,
     PRICING,
     SUCCESS,
     ended_us,
@@ -36,7 +37,7 @@ from taskpilot_obs._telemetry.values import (
     texts,
     token_count,
 )
-from taskpilot_obs.records import LLM_OPERATIONS, NO_SOURCE, NO_USAGE, Invocation, Pricing, Record, Source
+from taskpilot_obs.records import LLM_OPERATIONS, NO_USAGE, Invocation, Pricing, Record, Source
 
 MAX_CALLS: Final = 10_000
 MAX_AGE: Final = timedelta(hours=24)

@@ -13,6 +13,7 @@ from taskpilot_obs._telemetry.sketch import bin_of
 from taskpilot_obs._telemetry.values import (
     DIGEST,
     MAX_TEXT,
+    NO_SOURCE,
     NS_PER_US,
     PRICING,
     SUCCESS,
@@ -28,7 +29,6 @@ from taskpilot_obs._telemetry.values import (
 )
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
-    NO_SOURCE,
     NO_USAGE,
     Decision,
     DecisionKind,
