@@ -22,6 +22,8 @@ import httpx2
 PAUSE_S = 0.25
 PATIENCE_S = 60.0
 TEXT = ["It ", "is ", "sunny."]
+SNAPSHOTS = {"gpt-4o-mini": "2024-07-18", "gpt-4.1-mini": "2025-04-14"}
+"""What an answer's model has behind the name that was asked for."""
 ARGUMENTS = '{"city": "Paris"}'
 _numbers = itertools.count(1)
 
@@ -155,6 +157,11 @@ def without_id(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, **inner, **{key: "" for key in ("id", "responseId") if key in document}}
 
 
+def snapshot(model: str) -> str:
+    """The name of the model that answers."""
+    return f"{model}-{SNAPSHOTS.get(model, '2024-07-18')}"
+
+
 def had_tool(asked: str) -> bool:
     """Whether a tool has answered already."""
     return any(mark in asked for mark in ('"role": "tool"', "function_call_output", "tool_result"))
@@ -177,7 +184,7 @@ def chat(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
         "prompt_tokens_details": {"cached_tokens": 40},
         "completion_tokens_details": {"reasoning_tokens": 8},
     }
-    base = {"id": f"chatcmpl-{next(_numbers)}", "created": 1, "model": f"{body['model']}-2024-07-18"}
+    base = {"id": f"chatcmpl-{next(_numbers)}", "created": 1, "model": snapshot(body["model"])}
     tool = first_tool(body, had)
     call = {"id": "call_1", "type": "function", "function": {"name": tool, "arguments": ARGUMENTS}}
     pieces: list[dict[str, Any]] = [{"tool_calls": [{**call, "index": 0}]}] if tool else [{"content": w} for w in TEXT]
@@ -215,7 +222,7 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
         "tools": [],
         "tool_choice": "auto",
     }
-    base |= {"model": f"{body['model']}-2024-07-18", "parallel_tool_calls": True, "error": None}
+    base |= {"model": snapshot(body["model"]), "parallel_tool_calls": True, "error": None}
     whole: dict[str, Any] = {**base, "status": "completed", "output": [{**out, "status": "completed"}], "usage": usage}
     begun = {**base, "status": "in_progress", "output": []}
     events = [
