@@ -14,7 +14,7 @@ from taskpilot_obs import genai_dialects as dialects
 from taskpilot_obs._recording.attributes import clean_attributes
 from taskpilot_obs.providers.errors import stated_category
 from taskpilot_obs.providers.names import canonical, canonical_model, infer_provider
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Operation, Rollup, Status, Usage
+from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Operation, Origin, Rollup, Status, Usage
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage.values import StatedError, from_counts
 
@@ -39,16 +39,11 @@ class FinishedSpan(NamedTuple):
     """Name of the instrumentation scope."""
 
 
-class InheritedNames(NamedTuple):
+class SpanAbove(NamedTuple):
     """What a span inherits from those above it."""
 
-    invocation_id: str | None = None
+    origin: Origin = Origin()
     operation: Operation | None = None
-    workflow: str | None = None
-    agent: str | None = None
-    request_id: str | None = None
-    user: str | None = None
-    session: str | None = None
     scope: str = ""
     """Name of the instrumentation scope of the span above."""
 
@@ -64,7 +59,7 @@ def identifier(span: FinishedSpan) -> str:
     return f"{span.trace_id}{span.span_id}"
 
 
-def read_span(span: FinishedSpan, above: InheritedNames) -> Invocation | None:
+def read_span(span: FinishedSpan, above: Origin) -> Invocation | None:
     """One span as an invocation, without cost and roll-up; None for a span that is not of the conventions."""
     kind = dialects.kind_of(span.name, span.attributes, span.scope)
     if kind is None:
@@ -119,11 +114,11 @@ class SpansRead(NamedTuple):
 
     runs: dict[str, Invocation]
     """By span ID."""
-    above: dict[str, InheritedNames]
+    above: dict[str, SpanAbove]
     """What each span passes to its children, by span ID, including spans outside the conventions."""
 
 
-def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, InheritedNames] | None = None) -> SpansRead:
+def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, SpanAbove] | None = None) -> SpansRead:
     """The invocations of one trace by span ID, each beneath its nearest ancestor of the conventions.
 
     An LLM span beneath an LLM span is the same call, seen by a framework and by the client that it uses: the outer one
@@ -136,11 +131,11 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, InheritedNames
     """
     by_id = {span.span_id: span for span in spans}
     found: dict[str, Invocation] = {}
-    above: dict[str, InheritedNames] = dict(known or {})
+    above: dict[str, SpanAbove] = dict(known or {})
     for span in by_id.values():
         for one in _from_the_top(span, by_id, above):
-            handed = above.get(one.parent_id or "", InheritedNames())
-            read = read_span(one, handed)
+            handed = above.get(one.parent_id or "", SpanAbove())
+            read = read_span(one, handed.origin)
             if read is not None and _is_one_call(one, read, handed):
                 _fold(found, one, read, by_id)
                 read = None
@@ -150,20 +145,18 @@ def read_spans(spans: Iterable[FinishedSpan], known: Mapping[str, InheritedNames
     return SpansRead(_rolled_up(found), above)
 
 
-def _is_one_call(span: FinishedSpan, read: Invocation, above: InheritedNames) -> bool:
+def _is_one_call(span: FinishedSpan, read: Invocation, above: SpanAbove) -> bool:
     both_ours = span.scope == above.scope == _OUR_SCOPE
     return read.operation in LLM_OPERATIONS and above.operation in LLM_OPERATIONS and not both_ours
 
 
-def below(run: Invocation) -> InheritedNames:
+def below(run: Invocation) -> SpanAbove:
     """What an invocation passes to the spans beneath it."""
-    return InheritedNames(
-        run.invocation_id, run.operation, run.workflow, run.agent, run.request_id, run.user, run.session
-    )
+    return SpanAbove(run.origin, run.operation)
 
 
 def _from_the_top(
-    span: FinishedSpan, by_id: Mapping[str, FinishedSpan], done: Mapping[str, InheritedNames]
+    span: FinishedSpan, by_id: Mapping[str, FinishedSpan], done: Mapping[str, SpanAbove]
 ) -> Iterator[FinishedSpan]:
     """The unread ancestors of a span, the highest first, then the span itself."""
     chain: list[FinishedSpan] = []
@@ -236,11 +229,11 @@ def _added(one: Rollup, other: Rollup) -> Rollup:
     )
 
 
-def _agent(span: FinishedSpan, above: InheritedNames) -> str | None:
+def _agent(span: FinishedSpan, above: Origin) -> str | None:
     return above.agent or _text(span.attributes.get(Attr.AGENT_NAME))
 
 
-def _is_task(operation: Operation, above: InheritedNames) -> bool:
+def _is_task(operation: Operation, above: Origin) -> bool:
     if operation is Operation.WORKFLOW:
         return True
     return operation is Operation.AGENT and above.workflow is None and above.agent is None

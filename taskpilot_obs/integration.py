@@ -20,6 +20,10 @@ before and after the work call these themselves.
 A run whose last reference goes before it has ended is recorded as `abandoned`. `fail` and `stop` on a run that has
 ended do nothing.
 
+**Where a framework streams**, `note_released(run, piece)` keeps what is handed out. A stream that is read to its end is
+checked by `check_output(run, whole, released=True)`. For one that is left or cut, `fail(error)` and `end_as(status)`
+ask about the pieces; in asynchronous code `await end_early(run, error)` does, and awaits asynchronous checks.
+
 **Where a framework reports work after the fact**, by spans or events, adopt it: `recorder.adopt(…)` and
 `recorder.adopt_llm(…)` take the parent, the start time and the existing span; `stop`, `fail` and `end_as` take the end
 time. `recorder.record_llm_call(…)` and `recorder.record_run(…)` do it in one call, and return a `RecordedCall` or a
@@ -57,13 +61,7 @@ from taskpilot_obs._enforcement.adapters import (
     open_run,
 )
 from taskpilot_obs._enforcement.asking import CheckQuestion, current_question, is_judged
-from taskpilot_obs._enforcement.enforcer import (
-    check_input,
-    check_input_async,
-    check_output,
-    check_output_async,
-    unwrap_refusal,
-)
+from taskpilot_obs._enforcement.enforcer import unwrap_refusal
 from taskpilot_obs._enforcement.model_calls import (
     ModelRequest,
     call_model,
@@ -71,6 +69,15 @@ from taskpilot_obs._enforcement.model_calls import (
     count_attempt,
     expect_calls,
     expect_request_elsewhere,
+)
+from taskpilot_obs._enforcement.run_checks import (
+    check_input,
+    check_input_async,
+    check_output,
+    check_output_async,
+    check_released_async,
+    end_early,
+    note_released,
 )
 from taskpilot_obs._enforcement.sdk_clients import wrap_sdk_client
 from taskpilot_obs._recording.after_the_fact import RecordedCall, RecordedRun
@@ -123,11 +130,13 @@ __all__ = [
     "check_input_async",
     "check_output",
     "check_output_async",
+    "check_released_async",
     "count_attempt",
     "current_question",
     "current_run",
     "current_running",
     "current_scope",
+    "end_early",
     "expect_calls",
     "expect_request_elsewhere",
     "get_recorder",
@@ -135,6 +144,7 @@ __all__ = [
     "is_content_read",
     "is_judged",
     "is_within",
+    "note_released",
     "open_llm_call",
     "open_run",
     "register_status",

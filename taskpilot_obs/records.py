@@ -298,6 +298,12 @@ class Invocation(NamedTuple):
     """The budget reservation made before the call; this record settles it."""
 
     @property
+    def origin(self) -> Origin:
+        """Where this record comes from."""
+        ids = (self.request_id, self.invocation_id, self.parent_id, self.workflow, self.agent)
+        return Origin(*ids, self.trace_id, self.span_id, self.sampled, self.tenant, self.user, self.session)
+
+    @property
     def model(self) -> str | None:
         """The model under its one name: the label of metrics, and what filters compare with."""
         return self.canonical_model or self.request_model or self.response_model

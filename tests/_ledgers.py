@@ -31,6 +31,8 @@ class SteeredLedger(MemoryLedger):
         self.keys: list[IdempotencyKey | None] = []
         """Of each group of charges that came."""
         self.limits_of_others: dict[str, tuple[str, ...]] = {}
+        self.reads = 0
+        """How often the balances were read."""
 
     def _ask(self) -> None:
         if self.is_away:
@@ -55,6 +57,7 @@ class SteeredLedger(MemoryLedger):
         return found
 
     def read(self, budgets: Sequence[Budget], starts: Sequence[datetime]) -> dict[BudgetAccount, Balance]:  # type: ignore[override]
+        self.reads += 1
         self._ask()
         return super().read(budgets, starts)
 

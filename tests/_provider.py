@@ -3,7 +3,8 @@
 Each answer took 100 input tokens (40 of them cached) and 20 output tokens (8 of them reasoning, at OpenAI). The first
 turn with tools calls the first tool; the turn behind a tool's result answers in text. Words in the messages: `FAIL`
 answers 500, `ONCE` 500 and `RATE` 429 at the first time, `SLOW` takes a quarter of a second, or that long between
-pieces of a stream, `HANG` waits until `release` is called, and `NOID` answers with an empty ID.
+pieces of a stream, `HANG` waits until `release` is called, `HALT` waits for it before the last word of a stream, `CUT`
+breaks the connection there, and `NOID` answers with an empty ID.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         answer = answers[path](body, had_tool(asked))
         if body.get("stream"):
-            self._stream(answer, slow, done=path.endswith("completions"))
+            self._stream(answer, slow, done=path.endswith("completions"), asked=asked)
         else:
             self._answer(answer[-1])
 
@@ -121,7 +122,8 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(PAUSE_S)
         if ":stream" in path:
             said = "text" in answer.get("candidates", [{}])[0].get("content", {}).get("parts", [{}])[0]
-            self._stream([answer] * (3 if said else 2), slow, done=False)  # the last is left out
+            asked = json.dumps(body["contents"])
+            self._stream([answer] * (3 if said else 2), slow, done=False, asked=asked)  # the last is left out
         else:
             self._answer(answer)
 
@@ -134,21 +136,34 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def _stream(self, answer: list[dict[str, Any]], slow: bool, *, done: bool) -> None:
+    def _stream(self, answer: list[dict[str, Any]], slow: bool, *, done: bool, asked: str) -> None:
+        cut, halting = "CUT" in asked, "HALT" in asked
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
         self.send_header("connection", "close")
+        if cut:
+            self.send_header("content-length", "1000000")  # a body that ends before is an error
         self.end_headers()
-        for stated in answer[:-1]:
+        for number, stated in enumerate(answer[: _last_word(answer) if cut else -1]):
+            if halting and number == _last_word(answer):
+                self.server.hang("HALT")
             event = without_id(stated) if self._without_id else stated
             kind = f"event: {event['type']}\n" if "type" in event else ""
             self.wfile.write(f"{kind}data: {json.dumps(event)}\n\n".encode())
             self.wfile.flush()
             if slow:
                 time.sleep(PAUSE_S)
-        if done:
+        if done and not cut:
             self.wfile.write(b"data: [DONE]\n\n")
         self.close_connection = True
+
+
+def _last_word(answer: list[dict[str, Any]]) -> int:
+    """The event of a stream that brings the last word; where each brings all of them, the last event."""
+    said = [json.dumps(event) for event in answer[:-1]]
+    found = [number for number, event in enumerate(said) if TEXT[-1] in event]
+    words = [number for number in found if "".join(TEXT) not in said[number]]
+    return (words or found)[-1]
 
 
 def without_id(document: dict[str, Any]) -> dict[str, Any]:
@@ -225,12 +240,15 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     base |= {"model": snapshot(body["model"]), "parallel_tool_calls": True, "error": None}
     whole: dict[str, Any] = {**base, "status": "completed", "output": [{**out, "status": "completed"}], "usage": usage}
     begun = {**base, "status": "in_progress", "output": []}
+    place: dict[str, Any] = {"output_index": 0, "content_index": 0, "item_id": "msg_1", "logprobs": []}
+    words = [] if tool else [{"type": "response.output_text.delta", "delta": word, **place} for word in TEXT]
     events = [
-        {"type": "response.created", "sequence_number": 0, "response": begun},
-        {"type": "response.output_item.done", "sequence_number": 1, "output_index": 0, "item": whole["output"][0]},
-        {"type": "response.completed", "sequence_number": 2, "response": whole},
+        {"type": "response.created", "response": begun},
+        *words,
+        {"type": "response.output_item.done", "output_index": 0, "item": whole["output"][0]},
+        {"type": "response.completed", "response": whole},
     ]
-    return [*events, whole]
+    return [*({**event, "sequence_number": number} for number, event in enumerate(events)), whole]
 
 
 def gemini(path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from _provider import Provider
 
 from taskpilot_obs.integration import Recorder
-from taskpilot_obs.records import Invocation, Operation
+from taskpilot_obs.records import Decision, Invocation, Operation
+from taskpilot_obs.safety import CheckInput, check_with
+from taskpilot_obs.testing import Captured, capture_records, fresh_recorder
 
 
 def table(seen: Iterable[Invocation]) -> list[tuple[str, str | None, str]]:
@@ -58,6 +61,52 @@ async def cancel_under_way(provider: Provider, work: Awaitable[Any]) -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+
+
+class Judged:
+    """What a check of outputs in enforce mode was asked about, and what came of it, while it denied everything."""
+
+    def __init__(self, recorder: Recorder, seen: Captured[Decision]) -> None:
+        self.asked: list[tuple[str, str]] = []
+        self._recorder = recorder
+        self._seen = seen
+
+    def no(self, subject: CheckInput) -> bool:
+        """Deny."""
+        self.asked.append((subject.operation.value, subject.text))
+        return False
+
+    async def no_async(self, subject: CheckInput) -> bool:
+        """Deny, a turn of the event loop later."""
+        await asyncio.sleep(0)
+        return self.no(subject)
+
+    @property
+    def results(self) -> list[str]:
+        """The results of its decisions."""
+        return [one.result.value for one in self._seen]
+
+    @property
+    def bypassed(self) -> float:
+        """How often the check could not refuse, whether or not it was asked."""
+        self._recorder.flush()
+        assert self._recorder.registry is not None
+        where = {"where": "bypassed"}
+        return self._recorder.registry.get_sample_value("taskpilot_obs_internal_errors_total", where) or 0.0
+
+
+@contextmanager
+def judging(*, asynchronous: bool = False) -> Iterator[Judged]:
+    """A fresh recorder, whose outputs a check denies."""
+    asked: list[Judged] = []
+
+    def no(subject: CheckInput) -> Any:
+        return asked[0].no_async(subject) if asynchronous else asked[0].no(subject)
+
+    check = check_with(no, name="no", stages="output")
+    with fresh_recorder(guardrails=[check], mode="enforce") as recorder, capture_records(Decision, recorder) as seen:
+        asked.append(Judged(recorder, seen))
+        yield asked[0]
 
 
 def run_tasks(recorder: Recorder, count: int) -> None:

@@ -41,7 +41,7 @@ from taskpilot_obs.budgets.settlement import Settler
 from taskpilot_obs.exceptions import RefusedError, StoreError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
 from taskpilot_obs.pricing import PriceTable
-from taskpilot_obs.records import Feedback, Invocation, Operation, Origin, Record, Status, Usage
+from taskpilot_obs.records import Feedback, Invocation, Operation, Origin, Record, Source, Status, Usage
 from taskpilot_obs.semconv import INTERNAL_ERRORS, RECORDS, RECORDS_DROPPED
 from taskpilot_obs.store import StoreExporter
 from taskpilot_obs.store.budget_ledger import StoreLedger
@@ -176,9 +176,9 @@ class Service:
         self.started += 1
         call_id = f"{self.process.pid}-{self.started}"
         model, tenant, estimate = chance.choice(MODELS), chance.choice(TENANTS), chance.randint(1, 200)
-        scope = CallScope(tenant, None, None, model, "openai")
+        scope = CallScope(Origin(call_id, tenant=tenant), model, "openai", None, Source())
         now = self.admission.now()
-        request = AdmissionRequest(call_id, scope, CallEstimate(0, estimate), Origin(call_id), now)
+        request = AdmissionRequest(call_id, scope, CallEstimate(0, estimate), now)
         admitted = Admitted(request)
         try:
             self.admission.admit(admitted)

@@ -21,9 +21,9 @@ from taskpilot_obs import (
     track_workflow,
 )
 from taskpilot_obs.integration import Recorder
-from taskpilot_obs.records import Invocation, Operation, Status
+from taskpilot_obs.records import Feedback, Invocation, Operation, Status
 from taskpilot_obs.semconv import INTERNAL_ERRORS
-from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
+from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
 
 def failures(recorder: Recorder, where: str) -> int:
@@ -207,6 +207,17 @@ def test_an_unknown_kind_or_status_is_refused() -> None:
 # --- what a running call may state ------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("part", ["request_id", "tenant_id", "user_id", "session_id"])
+def test_a_call_states_any_part_of_its_identity(seen: Captured[Invocation], part: str) -> None:
+    """One part alone is kept, and the others are unknown; a request without an ID gets one."""
+    stated: dict[str, Any] = {part: "stated-1"}
+    record_llm_call(model="gpt-4o", **stated)
+    (run,) = seen
+    names = {"request_id": run.request_id, "tenant_id": run.tenant, "user_id": run.user, "session_id": run.session}
+    assert names.pop(part) == "stated-1"
+    assert set(names.values()) <= {None, run.request_id}
+
+
 def test_a_block_states_its_tenant_and_user(seen: Captured[Invocation]) -> None:
     """`track_llm(tenant_id=, user_id=)` is booked under them; the context around stays as it is."""
     with request_context("req-1", session_id="s1"):
@@ -267,3 +278,14 @@ def test_what_ended_yesterday_is_booked_then(seen: Captured[Invocation]) -> None
     record_run("workflow", "triage", ended_at=then, duration_seconds=60)
     with capture_invocations():
         assert seen[0].start_unix_ns / 1e9 == pytest.approx(then - 60, abs=0.01)
+
+
+def test_feedback_has_the_attributes_of_its_request_only(recorder: Recorder) -> None:
+    """The variant that a request ran under stands on its feedback, and not on that of an earlier request."""
+    with capture_records(Feedback, recorder) as rated, request_context("req-1", variant="b"):
+        recorder.record_feedback(correct=True, attributes={"by": "ann"})
+        recorder.record_feedback("req-0", correct=True)
+        assert [(each.request_id, dict(each.attributes)) for each in rated] == [
+            ("req-1", {"variant": "b", "by": "ann"}),
+            ("req-0", {}),
+        ]

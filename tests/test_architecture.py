@@ -220,8 +220,8 @@ def test_one_broad_except() -> None:
         "_recording.generators": 3,
         "_api.wrapped_functions": 2,
     }
-    allowed["compare.bench.runner"] = 1  # what an arm of a benchmark raises is its result
-    allowed["golden_signals.http"] = 1  # hands on what the thread that asks raised
+    allowed["compare.bench.runner"] = 3  # what an arm raises is its result; paid calls are kept whatever fails
+    allowed["_support.daemon_threads"] = 1  # hands on what the call in a thread raised
     allowed["exporters.delivery"] = 1  # tries what failed again
     found: dict[str, int] = {}
     for path in MODULES:

@@ -88,7 +88,10 @@ def test_a_segment_whose_closing_was_not_noted_is_verified_by_its_records(tmp_pa
     assert whole(log).records == 4
 
 
-def test_of_a_write_that_is_cut_short_the_whole_lines_count(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beyond", [0, 20])
+def test_of_a_write_that_is_cut_short_the_whole_lines_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beyond: int
+) -> None:
     """Where a disk fills up within a batch, lines that are whole were written, and the chain goes on behind them."""
     log = tmp_path / "audit.jsonl"
     exporter = AuditLogExporter(log)
@@ -98,7 +101,7 @@ def test_of_a_write_that_is_cut_short_the_whole_lines_count(tmp_path: Path, monk
         if wrote:
             raise OSError(errno.ENOSPC, "on purpose")
         second = bytes(data).index(b"\n", bytes(data).index(b"\n") + 1)
-        wrote.append(real(file, data[: second + 20]))
+        wrote.append(real(file, data[: second + 1 + beyond]))
         return wrote[0]
 
     monkeypatch.setattr(os, "write", cut)

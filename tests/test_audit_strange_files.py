@@ -22,7 +22,7 @@ from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.audit.writer import AuditOptions, AuditWriter
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.audit_log import AuditLogExporter
-from taskpilot_obs.semconv import RECORDS_DROPPED
+from taskpilot_obs.semconv import RECORDS_DROPPED, WarningCode
 
 KEY = b"0123456789abcdef"
 OTHER_KEY = KEY[::-1]
@@ -87,6 +87,7 @@ def test_a_foreign_last_line(log: Path, kind: str, caplog: pytest.LogCaptureFixt
     assert "not a record under the key" in first["attributes"]["reason"]
     assert first["attributes"]["chain"] == "audit.jsonl"
     assert "audit verify" in caplog.text
+    assert f"[{WarningCode.AUDIT_LOG_BROKEN}]" in caplog.text
     own, other = verify(log)
     assert str(own.problem) == f"{log}:2: record 2: not a sealed record"
     assert (other.chain, other.records, other.problem) == (recovered.name, 3, None)

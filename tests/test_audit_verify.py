@@ -415,6 +415,16 @@ def test_a_broken_first_record_does_not_hide(tmp_path: Path) -> None:
     assert "knows record 1" in str(verify(log)[1].problem)
 
 
+def test_a_hash_that_is_no_text_is_read_without_an_error() -> None:
+    """A line whose hash has bytes beyond ASCII has a head, which equals no other."""
+    line, sealed = seal('{"a":1', 1, GENESIS.hash, digest_with(None))
+    broken = line.encode().replace(sealed[-4:].encode(), b"\xff\xfe\xfd\xfc")
+    found = head_of(broken)
+    assert found is not None
+    assert (found.seq, found.hash[:-4]) == (1, sealed[:-4])
+    assert found.hash != sealed
+
+
 def test_fault_accepts_what_seal_writes() -> None:
     """What is sealed verifies, with and without a key, and leads to the same head."""
     for key in (None, KEY):

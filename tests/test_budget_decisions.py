@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
 from taskpilot_obs import request_context, track_agent, track_llm
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError
+from taskpilot_obs.integration import check_input
 from taskpilot_obs.records import CheckResult, Decision, Invocation, Origin, Stage, Verdict
 from taskpilot_obs.testing import FixedClock, capture_records, fresh_recorder
 
@@ -125,6 +129,28 @@ def test_a_call_that_cannot_be_judged_states_why(when: str, verdict: Verdict, re
     assert "no price" in str(decision.reason)
     assert dict(decision.attributes) == {"period": "day", "scope.tenant": "acme"}
     assert decision.time_unix_ns == NOW
+
+
+def test_a_call_that_an_event_loop_lets_through_states_why(tmp_path: Path) -> None:
+    """The decision `bypassed` names the call and the reason: the store would have kept the event loop waiting."""
+
+    async def called_by_a_callback() -> str:
+        run = recorder.start_llm(model=MODEL)
+        check_input(run, "hello")
+        run.stop()
+        return run.invocation_id
+
+    store = f"sqlite:///{tmp_path / 'budgets.db'}"
+    limit = Budget("team", limit_usd="0.2", action="enforce")
+    with (
+        fresh_recorder(budgets=[limit], budget_store=store, clock=FixedClock()) as recorder,
+        capture_records(Decision, recorder) as decisions,
+    ):
+        call = asyncio.run(called_by_a_callback())
+        (decision,) = [each for each in decisions if each.stage]
+    assert (decision.verdict, decision.result) == (Verdict.ALLOW, CheckResult.BYPASSED)
+    assert decision.reason == "the store of the budgets cannot be asked in an event loop that must go on"
+    assert (decision.name, decision.origin.invocation_id, decision.time_unix_ns) == ("team", call, NOW)
 
 
 def test_an_exhausted_budget_states_that_calls_are_refused() -> None:

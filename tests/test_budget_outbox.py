@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from _ledgers import SteeredLedger
@@ -12,7 +12,7 @@ from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets import outbox as outbox_module
 from taskpilot_obs.budgets.admission import AdmissionController
 from taskpilot_obs.budgets.ledger import (
-    Balance,
+    UNUSED,
     BudgetAccount,
     Charge,
     IdempotencyKey,
@@ -62,9 +62,9 @@ def lost(admission: AdmissionController) -> int:
 
 
 def test_one_refused_budget_does_not_keep_the_others_from_being_booked(
-    ledger: SteeredLedger, admission: AdmissionController
+    ledger: SteeredLedger, admission: AdmissionController, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Charges that are refused together are sent budget by budget; what is refused alone is lost, and counted."""
+    """Charges that are refused together are sent budget by budget; what is refused alone is lost, and reported."""
     ledger.refuses = {"refused"}
     told: list[Settled] = []
     outbox = Outbox(admission, told.append)
@@ -74,6 +74,7 @@ def test_one_refused_budget_does_not_keep_the_others_from_being_booked(
     assert lost(admission) == 2
     assert len(outbox) == 0
     assert [each.line.budget.name for each in told] == ["good", "good", "other"]
+    assert "taskpilot_obs: budgets failed with StoreError" in caplog.text
 
 
 def test_where_everything_is_refused_all_of_it_waits(ledger: SteeredLedger, admission: AdmissionController) -> None:
@@ -171,7 +172,9 @@ def test_a_reservation_ends_once(ledger: SteeredLedger) -> None:
     ledger.reserve("s", [line], NOW, NOW.replace(hour=13))
     settled = ledger.settle([Charge(line._replace(amount=1), "r"), Charge(line._replace(amount=2), "r")], NOW)
     assert [(each.balance.spent, each.balance.reserved) for each in settled] == [(1, 100), (3, 100)]
-    assert ledger.settle([Charge(line._replace(amount=4), "r")], NOW)[0].balance == Balance(7, 100)
+    assert ledger.settle([Charge(line._replace(amount=4), "r")], NOW)[0].balance == UNUSED._replace(
+        spent=7, reserved=100
+    )
     assert budget.limit == 1_000_000
 
 
@@ -192,6 +195,18 @@ def test_a_threshold_is_crossed_when_it_is_reached() -> None:
     """One token below the threshold crosses nothing; an alert is given once for each."""
     budget = Budget("b", limit_tokens=1_000_000, thresholds=(0.5, 0.9, 1.0))
     cases = {499_999: (), 500_000: (500,), 899_999: (500,), 999_999: (500, 900), 1_000_000: (500, 900, 1_000)}
-    assert {spent: crossed_by(budget, Balance(spent)) for spent in cases} == cases
-    assert crossed_by(budget, Balance(999_999, alerted=500)) == (900,)
-    assert crossed_by(budget, Balance(999_999, alerted=900)) == ()
+    assert {spent: crossed_by(budget, UNUSED._replace(spent=spent)) for spent in cases} == cases
+    assert crossed_by(budget, UNUSED._replace(spent=999_999, alerted=500)) == (900,)
+    assert crossed_by(budget, UNUSED._replace(spent=999_999, alerted=900)) == ()
+
+
+def test_a_ledger_in_memory_forgets_rates_with_the_other_periods(ledger: SteeredLedger) -> None:
+    """`forget_rates` reports none, because `release_expired` forgets a rate's line an hour after its minute."""
+    budget = Budget("rate", limit_requests=2, period="minute")
+    window = budget.window(NOW)
+    line = ReservationLine(budget, BudgetAccount("rate", "", window.start), window, 1)
+    ledger.settle([Charge(line)], NOW)
+    assert ledger.forget_rates(NOW + timedelta(days=2)) == 0
+    assert ledger.read([budget], [window.start])[line.account].spent == 1
+    ledger.release_expired(NOW + timedelta(hours=2))
+    assert ledger.read([budget], [window.start]) == {}

@@ -109,6 +109,35 @@ def test_the_figures_stay_while_the_store_is_away(ledger: SteeredLedger) -> None
         assert value("llm_budget_spent_usd", labels) == 0.24
 
 
+def test_the_drainer_reads_figures_in_memory_once_a_second(ledger: SteeredLedger) -> None:
+    """Between batches it reads the balances again after a second, and never those of a store: it would wait there."""
+    with budgeted(ledger) as recorder:
+        settler = parts(recorder).settler
+        for seconds, blocking, reads in ((0.0, False, 0), (2.0, False, 1), (0.0, False, 1), (2.0, True, 1)):
+            settler._refreshed -= seconds
+            ledger.blocking = blocking
+            settler.tick()
+            assert ledger.reads == reads
+        ledger.blocking = False
+
+
+def test_only_a_store_needs_a_thread_that_reads_figures(ledger: SteeredLedger) -> None:
+    """A ledger in memory is read by the drainer; one with a store by one thread, however many batches are settled."""
+    with budgeted(ledger) as recorder:
+        settler = parts(recorder).settler
+        settler.export(())
+        assert settler._thread is None
+        ledger.blocking = True
+        settler.export(())
+        thread = settler._thread
+        settler.export(())
+        assert settler._thread is thread is not None
+        assert thread.name.startswith("taskpilot_obs-")  # such threads do not wait for room in a queue
+        settler.stop(10)
+        assert not thread.is_alive()
+        ledger.blocking = False
+
+
 def test_what_cannot_be_charged_until_the_end_is_lost_and_counted(
     ledger: SteeredLedger, caplog: pytest.LogCaptureFixture
 ) -> None:

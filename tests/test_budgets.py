@@ -41,7 +41,7 @@ from taskpilot_obs.budgets.reservation import Reservation
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.config import build_recorder
 from taskpilot_obs.exceptions import BudgetExceededError, BudgetUnavailableError, ConfigurationError, MissingExtraError
-from taskpilot_obs.records import CheckResult, Decision, Invocation, Status
+from taskpilot_obs.records import CheckResult, Decision, Invocation, Origin, Source, Status
 from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
 
 MODEL = "gpt-4o"
@@ -192,21 +192,24 @@ def test_a_total_never_ends() -> None:
 )
 def test_a_scope_says_which_calls_count(scope: dict[str, str], key: str | None) -> None:
     """By name, by pattern, or each for itself; what the call does not say is a line of its own, not a way out."""
-    made = CallScope(
-        "acme", "planner", "triage", "gpt-4o", "openai", None, "gpt-4o-2024-08-06", "billing", "production"
-    )
+    origin = Origin(tenant="acme", agent="planner", workflow="triage")
+    made = CallScope(origin, "gpt-4o", "openai", "gpt-4o-2024-08-06", Source("billing", "production"))
     assert Budget("team", limit_usd=1, scope=scope).scope_key(made) == key
+
+
+def _from(model: str | None, origin: Origin) -> CallScope:
+    return CallScope(origin, model, None, None, Source())
 
 
 def test_whoever_is_named_as_no_store_takes_it_has_a_line_of_its_own() -> None:
     """Half a character, or more than an index holds: a short key, of this one alone."""
     budget = Budget("team", limit_usd=1, scope=dict.fromkeys(("tenant", "agent", "workflow", "model", "user"), "*"))
     long = ["\U0001f600" * 2_000, "\U0001f600" * 2_000 + "x", "\ud800", "\ud801"]
-    keys = [budget.scope_key(CallScope(name, name, name, name, None, name)) for name in long]
+    keys = [budget.scope_key(_from(name, Origin(tenant=name, agent=name, workflow=name, user=name))) for name in long]
     assert len(set(keys)) == 4
     assert all(key is not None and len(key.encode()) < 700 for key in keys)
     each = Budget("team", limit_usd=1, scope={"tenant": "*"})
-    assert each.scope_key(CallScope("M\u00fcller")) == '{"tenant": "M\u00fcller"}'
+    assert each.scope_key(_from(None, Origin(tenant="M\u00fcller"))) == '{"tenant": "M\u00fcller"}'
 
 
 # --- files ----------------------------------------------------------------------------------------------------------

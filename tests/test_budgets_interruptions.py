@@ -13,6 +13,7 @@ from taskpilot_obs import record_llm_call, track_llm
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert
 from taskpilot_obs.budgets.admission import AdmissionController
+from taskpilot_obs.budgets.admitted import Admitted
 from taskpilot_obs.budgets.ledger import MemoryLedger
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.budgets.reservation import Reservation
@@ -86,3 +87,30 @@ def test_a_batch_that_is_interrupted_is_booked_to_its_end(functions: tuple[Calla
             assert {each.threshold for each in alerts if each.budget == "team"} == {0.5}, balance
             assert control_of(recorder).held == {}
     assert balance > 5
+
+
+class PressedOnce(dict[str, Admitted]):
+    """Takes a reservation out, and is interrupted by Ctrl-C once."""
+
+    pressed = False
+
+    def pop(self, *given: Any) -> Any:
+        found = super().pop(*given)
+        if not self.pressed:
+            self.pressed = True
+            raise KeyboardInterrupt
+        return found
+
+
+def test_a_reservation_that_was_taken_out_is_not_missed() -> None:
+    """A Ctrl-C right behind the end of a reservation keeps none of the others from ending."""
+    with fresh_recorder(budgets=BUDGETS) as recorder:
+        control_of(recorder).held = PressedOnce()
+        recorder.pipeline.high_water = 1_000
+        with recorder.pipeline._lock:  # the drainer has to wait
+            calls(recorder)
+            with pytest.raises(KeyboardInterrupt):
+                recorder.pipeline._process(1_000)
+        recorder.flush()
+        assert amounts(recorder) == {"team": (0.57, 0.0), "tokens": (84_030.0, 0.0)}
+        assert control_of(recorder).held == {}

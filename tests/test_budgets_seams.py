@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from taskpilot_obs import configure, exceptions, observe_agent, request_context, track_llm, track_tool
+from taskpilot_obs import configure, exceptions, observe_agent, observe_llm, request_context, track_llm, track_tool
 from taskpilot_obs._pipeline.exporter import PartialExportError
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs.budgets import Budget, BudgetAlert, budget_status
@@ -32,7 +32,8 @@ from taskpilot_obs.exceptions import (
     RefusedError,
     TaskpilotError,
 )
-from taskpilot_obs.records import CheckResult, Decision, Status
+from taskpilot_obs.records import CheckResult, Decision, Origin, Source, Status
+from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.testing import FixedClock, capture_invocations, capture_records, fresh_recorder
 
 MODEL = "gpt-4o"
@@ -49,6 +50,13 @@ def state(recorder: Recorder) -> Any:
     """Spent, assumed and reserved of the first account."""
     found = budget_status(recorder=recorder)[0]
     return found.spent, found.assumed, found.reserved
+
+
+def internal_errors(recorder: Recorder) -> dict[str, int]:
+    """Failures of the library that it counted, by their place."""
+    recorder.drain()
+    totals = recorder.counters.totals
+    return {labels[0]: number for (metric, labels), number in totals.items() if metric is INTERNAL_ERRORS}
 
 
 # --- one path -------------------------------------------------------------------------------------------------------
@@ -142,7 +150,39 @@ def test_a_call_that_is_cancelled_while_it_waits_for_the_store_costs_nothing(tmp
         assert state(recorder) == (0, 0, 0)
 
 
+def test_an_asynchronous_call_with_room_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget in memory reserves in the event loop itself, and the library counts no failure of its own."""
+
+    def no_thread(*_given: Any) -> None:
+        raise AssertionError
+
+    async def ask() -> Any:
+        async with track_llm(recorder=recorder, **CALL) as running:
+            running.set_cost("0.05")
+            return state(recorder)
+
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        with track_llm(recorder=recorder, **CALL) as running:  # loads the prices
+            running.set_cost("0.01")
+        monkeypatch.setattr(asyncio, "to_thread", no_thread)
+        assert asyncio.run(ask()) == (Decimal("0.01"), 0, Decimal("0.12"))
+        assert state(recorder) == (Decimal("0.06"), 0, 0)
+        assert internal_errors(recorder) == {}
+
+
 # --- estimates ------------------------------------------------------------------------------------------------------
+
+
+def test_an_asynchronous_call_is_estimated_by_its_arguments() -> None:
+    """Of 30,000 characters that are passed by position and 100 tokens of answer, 0.026 USD are reserved."""
+
+    async def ask(prompt: str, *, max_tokens: int) -> Any:
+        return state(recorder)[2]
+
+    with fresh_recorder(budgets=[enforced()]) as recorder:
+        asked = observe_llm(model=MODEL, recorder=recorder)(ask)
+        assert asyncio.run(asked("x" * 30_000, max_tokens=100)) == Decimal("0.026")
+        assert internal_errors(recorder) == {}
 
 
 def chunks() -> Iterator[dict[str, Any]]:
@@ -300,7 +340,11 @@ def test_alerts_carry_scope_and_tenant() -> None:
 )
 def test_names_in_a_scope_are_literal_but_for_two_wildcards(scope: str, name: str, meant: bool) -> None:
     """`*` and `?` ask for a pattern; brackets, dots and what stands behind a backslash are characters."""
-    assert (Budget("b", limit_usd=1, scope={"agent": scope}).scope_key(CallScope(agent=name)) == "") is meant
+    assert (Budget("b", limit_usd=1, scope={"agent": scope}).scope_key(_by(name)) == "") is meant
+
+
+def _by(agent: str) -> CallScope:
+    return CallScope(Origin(agent=agent), None, None, None, Source())
 
 
 def test_the_budget_of_a_function_is_for_its_name_whatever_that_is(recorder: Recorder) -> None:
@@ -308,8 +352,8 @@ def test_the_budget_of_a_function_is_for_its_name_whatever_that_is(recorder: Rec
     observe_agent("Why?", budget=Budget("why", limit_usd=1))(print)
     try:
         (budget,) = recorder.wiring.own_budgets
-        assert budget.scope_key(CallScope(agent="Why?")) == ""
-        assert budget.scope_key(CallScope(agent="Whys")) is None
+        assert budget.scope_key(_by("Why?")) == ""
+        assert budget.scope_key(_by("Whys")) is None
     finally:
         recorder.wiring.own_budgets = ()
 

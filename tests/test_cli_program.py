@@ -115,3 +115,37 @@ def test_without_its_packages_the_command_names_the_extra() -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "taskpilot-obs[cli]" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+_WITHOUT_EXTRAS = """
+import sys
+
+for name in ("scipy", "opentelemetry.sdk"):
+    sys.modules[name] = None
+from taskpilot_obs.cli import main
+
+for line in sys.stdin:
+    sys.argv = ["taskpilot-obs", *line.split()]
+    try:
+        main()
+    except SystemExit as end:
+        print(end.code, line.split()[0], flush=True)
+"""
+
+
+def test_a_missing_extra_is_named() -> None:
+    """A command that needs scipy or OpenTelemetry's SDK exits 2 with what to install, and without a traceback."""
+    commands = {
+        "bench --demo": "bench",
+        "bench --providers openai/gpt-4o --dry-run": "bench",
+        "compare --store sqlite:///none.db": "compare",
+        "compare --experiment e --store sqlite:///none.db --guardrail cost=0.2": "compare",
+        "optimise --store sqlite:///none.db": "compare",
+        f"run -- {sys.executable} --version": "otel",
+    }
+    asked = [sys.executable, "-c", _WITHOUT_EXTRAS]
+    done = subprocess.run(asked, input="\n".join(commands), capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert done.stdout.splitlines() == [f"2 {command.split()[0]}" for command in commands], done.stderr
+    named = [line.partition("taskpilot-obs[")[2].partition("]")[0] for line in done.stderr.splitlines()]
+    assert named == [*commands.values()]

@@ -14,6 +14,7 @@ from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.golden_signals import GoldenSignals, Limits, SignalStatus, Thresholds, parse_window
 from taskpilot_obs.golden_signals.assess import assess, wilson
 from taskpilot_obs.golden_signals.evidence import (
+    BilledCalls,
     Evidence,
     OverallEvidence,
     TaskEvidence,
@@ -64,7 +65,7 @@ def test_the_five_formulas() -> None:
     """Each figure is its formula, beside its numerator, denominator and status."""
     result = signals(
         ran(success=90, error=5, timeout=3, blocked=2, cancelled=7, cost=9.0, p95_s=2.5, violated=3),
-        OverallEvidence(llm_calls=200, unpriced_calls=10, violations=4, correct=8, incorrect=2),
+        OverallEvidence(BilledCalls(200, 10), violations=4, correct=8, incorrect=2),
     )
     assert result.success_rate == 90.0
     assert result.p95_latency_ms == 2500.0
@@ -91,7 +92,7 @@ def test_the_five_formulas() -> None:
 
 def test_runs_without_a_success_have_no_cost_per_success() -> None:
     """Where no run succeeded the success rate is a real 0, and the cost per success None; a note explains it."""
-    result = signals(ran(error=3, cost=1.5), OverallEvidence(llm_calls=3))
+    result = signals(ran(error=3, cost=1.5), OverallEvidence(BilledCalls(3)))
     assert result.success_rate == 0.0
     assert result.cost_per_successful_task_usd is None
     assert result.cost_usd == 1.5
@@ -127,9 +128,9 @@ def test_violations_without_a_run() -> None:
     ("overall", "cost"),
     [
         (OverallEvidence(), None),
-        (OverallEvidence(llm_calls=5, unpriced_calls=5), None),
-        (OverallEvidence(llm_calls=5, unpriced_calls=1), None),
-        (OverallEvidence(llm_calls=5), 0.0),
+        (OverallEvidence(BilledCalls(5, 5)), None),
+        (OverallEvidence(BilledCalls(5, 1)), None),
+        (OverallEvidence(BilledCalls(5)), 0.0),
     ],
 )
 def test_a_cost_of_zero_is_claimed_only_where_every_call_has_a_price(
@@ -143,7 +144,7 @@ def test_one_workflow_alone() -> None:
     """Asked for one workflow, the figures are its own, and what is known overall only is None."""
     evidence = Evidence(
         ran(success=30, error=10, cost=5),
-        OverallEvidence(llm_calls=9, violations=3, correct=1),
+        OverallEvidence(BilledCalls(9), violations=3, correct=1),
         {"handle": ran(success=10, cost=2, p95_s=0.5, violated=1), "report": ran(success=20, error=10)},
     )
     result = assess(evidence, scope="process", workflow="handle")
@@ -162,7 +163,7 @@ def test_one_workflow_alone() -> None:
 
 def test_the_result_is_frozen_and_survives_json() -> None:
     """A result cannot be changed, and is the same after a trip through JSON."""
-    result = signals(ran(success=3, error=1, cost=0.3), OverallEvidence(llm_calls=4, correct=1))
+    result = signals(ran(success=3, error=1, cost=0.3), OverallEvidence(BilledCalls(4), correct=1))
     with pytest.raises(ValidationError):
         result.success_rate = 100.0  # type: ignore[misc]
     dumped = json.loads(result.model_dump_json())
@@ -221,7 +222,7 @@ def test_every_interval_holds_its_figure(counts: tuple[int, int]) -> None:
 
 @given(
     st.dictionaries(st.sampled_from(list(Status)), st.floats(0, 1e9)),
-    st.builds(OverallEvidence, *[st.floats(0, 1e9)] * 5),
+    st.builds(OverallEvidence, st.builds(BilledCalls, *[st.floats(0, 1e9)] * 3), *[st.floats(0, 1e9)] * 3),
     st.floats(0, 1e9),
     st.none() | st.floats(0, 1e6),
 )

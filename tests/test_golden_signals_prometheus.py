@@ -394,6 +394,8 @@ def test_windows_are_asked_for_in_their_largest_unit(window: str, promql: str) -
         ("http://[::1", "cannot be read"),
         ("http://127.0.0.1:x", "cannot be read"),
         ("http://127.0.0.1/a b", "no spaces"),
+        ("http://127.0.0.1/ü", "percent-encoded"),
+        ("http://bücher.example", "a host as xn--"),
     ],
 )
 def test_other_urls_are_refused(url: str, reason: str) -> None:
@@ -401,6 +403,13 @@ def test_other_urls_are_refused(url: str, reason: str) -> None:
     with pytest.raises(ConfigurationError, match=reason) as refused:
         signals_from_prometheus(url, "1h")
     assert "pa55" not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..example"])
+def test_a_host_that_cannot_exist_cannot_be_reached(host: str) -> None:
+    """A label of more than 63 characters, and an empty one, end in this error too."""
+    with pytest.raises(SourceError, match="cannot be reached"):
+        signals_from_prometheus(f"http://{host}", "1h")
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from taskpilot_obs import record_llm_call, track_llm
 from taskpilot_obs._recording.recorder import Recorder
-from taskpilot_obs.records import Invocation, Operation, Status
+from taskpilot_obs.exceptions import PolicyViolationError
+from taskpilot_obs.records import Invocation, Operation, Pricing, Status
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 from taskpilot_obs.usage import Reading, Usage
 
@@ -313,3 +314,21 @@ def test_embeddings_whose_usage_is_a_total_alone(seen: Captured[Invocation]) -> 
     with track_llm(model="gpt-4o-mini") as call:
         call.record_usage({"total_tokens": 12})
     assert [run.usage for run in seen] == [Usage(12, 0), Usage(12, 0), None]
+
+
+def test_an_answer_that_is_withheld_is_not_free(seen: Captured[Invocation]) -> None:
+    """A blocked call costs nothing unless the model answered; then its cost is unknown where no usage is stated."""
+
+    def blocked(response: object) -> None:
+        with track_llm(model="gpt-4o") as call:
+            if response is not None:
+                call.record_response(response)
+            raise PolicyViolationError("words", "no")
+
+    for response in (None, {"model": "gpt-4o", "choices": [{"message": {"content": "hi"}}]}):
+        with pytest.raises(PolicyViolationError):
+            blocked(response)
+    assert [(run.status, run.pricing) for run in seen] == [
+        (Status.BLOCKED, Pricing.FREE),
+        (Status.BLOCKED, Pricing.UNPRICED),
+    ]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+import multiprocessing.process
+import multiprocessing.util
 import os
 import signal
 import subprocess
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import pytest
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs._pipeline.batched import Batched, IdleEvent, OnFull
+from taskpilot_obs._pipeline import lifecycle
+from taskpilot_obs._pipeline.batched import Batched, IdleEvent, OnFull, WakeSignal
 from taskpilot_obs._pipeline.exporter import CallableExporter, Exporter, PartialExportError
 from taskpilot_obs._pipeline.pipeline import CAPACITY, Pipeline
 from taskpilot_obs._recording.recorder import Recorder
@@ -207,6 +210,20 @@ def test_a_partial_write_is_counted_to_the_unit() -> None:
     pipeline.shutdown()
 
 
+@pytest.mark.parametrize(("stated", "written"), [("3", 0), (None, 0), (True, 0), (-1, 0), (11, 10)])
+def test_a_partial_write_of_an_invalid_number_is_bounded(stated: Any, written: int) -> None:
+    """An invalid number counts as nothing written, and one beyond the batch as all of it."""
+    listing = Listing()
+    listing.error = PartialExportError(stated)
+    pipeline, counters = make({}, [("partial", listing, {})])
+    for _ in range(10):
+        pipeline.put(Item())
+    pipeline.flush(5)
+    assert count(counters, RECORDS, "partial") == written
+    assert count(counters, RECORDS_DROPPED, "partial", "export_failed") == 10 - written
+    pipeline.shutdown()
+
+
 def test_an_exporter_that_hangs_fills_only_its_own_queue() -> None:
     """Past its capacity the hanging exporter's records are dropped and counted; lost always equals counted."""
     hanging, memory = Listing(), Listing()
@@ -267,6 +284,35 @@ def test_blocking_makes_the_caller_wait_and_loses_nothing() -> None:
     assert len(slow.records) == 2000
     assert count(counters, RECORDS_DROPPED, "slow", "queue_full") == 0
     pipeline.shutdown()
+
+
+def test_a_caller_that_waits_leaves_the_queue_at_twice_its_capacity() -> None:
+    """While the drainer is busy, a caller that may lose nothing adds no item beyond that bound."""
+    pipeline, _ = make(batched=[("slow", Listing(), {"on_full": "block"})], capacity=4)
+    pipeline.put(Item())  # starts the drainer
+    assert pipeline.flush(5)
+    helped, help_out, busy = threading.Semaphore(0), pipeline._help, pipeline._lock
+
+    def help_and_tell() -> None:
+        helped.release()
+        help_out()
+
+    pipeline._help = help_and_tell  # type: ignore[method-assign]  # only to see that the caller waits
+
+    def put_some() -> None:
+        for _ in range(20):
+            pipeline.put(Item())
+
+    with busy:
+        caller = threading.Thread(target=put_some)
+        caller.start()
+        while pipeline.backlog < 8:
+            assert helped.acquire(timeout=10)
+        for _ in range(8):  # of which up to four were told before
+            assert helped.acquire(timeout=10)
+        assert pipeline.backlog == 8
+    caller.join(10)
+    assert pipeline.shutdown(5) is True
 
 
 def test_callers_help_at_the_high_water_mark(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -375,6 +421,26 @@ def test_shutdown_does_not_wait_for_ever() -> None:
     assert time.monotonic() - begun < 5
     assert count(counters, RECORDS_DROPPED, "hanging", "shutdown") == 3000
     hanging.gate.set()
+
+
+def test_a_long_queue_does_not_keep_a_shutdown_beyond_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes too long to freeze is counted as dropped, and everything is written or dropped."""
+
+    class Slow(Item):
+        def freeze(self, records: list[Record]) -> None:
+            time.sleep(0.02)
+            super().freeze(records)
+
+    monkeypatch.setattr("taskpilot_obs._pipeline.pipeline.DRAIN_CHUNK", 1)
+    memory = Listing()
+    pipeline, counters = make({"memory": memory})
+    pipeline.high_water = CAPACITY  # no drainer is started
+    for _ in range(200):
+        pipeline.put(Slow())
+    pipeline.shutdown(0.0)
+    dropped = count(counters, RECORDS_DROPPED, "memory", "shutdown")
+    assert dropped > 100
+    assert len(memory.records) + dropped == 200
 
 
 def test_a_successor_takes_what_comes_late() -> None:
@@ -652,6 +718,20 @@ def test_ctrl_c_cuts_the_waiting_at_the_exit_short() -> None:
     assert time.monotonic() - begun < 30
 
 
+def test_only_a_child_of_multiprocessing_has_a_finalizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a child skips the interpreter's own exit handlers; it gets one finalizer however often it is asked for."""
+    monkeypatch.setattr(lifecycle, "_finalizers", {})
+    lifecycle.shut_down_with_child()
+    assert lifecycle._finalizers == {}
+    monkeypatch.setattr(multiprocessing.process, "parent_process", object)
+    lifecycle.shut_down_with_child()
+    (finalizer,) = lifecycle._finalizers.values()
+    lifecycle.shut_down_with_child()
+    assert list(lifecycle._finalizers.values()) == [finalizer]
+    assert finalizer.still_active()
+    finalizer.cancel()
+
+
 def test_a_child_of_multiprocessing_writes_what_it_has(tmp_path: Path) -> None:
     """A child process that ends by returning from its function writes its records, without exit handlers."""
     done = run_script(f"""
@@ -771,6 +851,24 @@ class Holding:
         self.sizes.append(len(batch))
         self.began.set()
         assert self.go_on.wait(30)
+
+
+def test_an_exporter_that_states_no_linger_does_not_wait() -> None:
+    """Its worker writes what is there at once; only `linger_s` above 0 lets it wait for more."""
+    waits: list[float] = []
+
+    class Noting(WakeSignal):
+        def wait(self, timeout_s: float) -> None:
+            waits.append(timeout_s)
+
+    class Lingering(Listing):
+        linger_s = 0.001
+
+    for exporter, waited in ((Listing(), False), (Lingering(), True)):
+        batched = Batched(exporter, name="noted", counters=InternalCounters())
+        batched._wake = Noting()
+        batched._gather()
+        assert bool(waits) is waited
 
 
 def test_an_exporter_gets_as_large_batches_as_it_asks_for() -> None:

@@ -98,3 +98,23 @@ def test_a_hook_that_raises_is_counted(where: str, hook: str) -> None:
     assert len(memory.records) == 1
     assert internal_errors(counters).keys() == {where}
     pipeline.shutdown(5)
+
+
+def test_a_queue_that_raises_stops_no_other() -> None:
+    """An exporter whose own queue fails, also at the end, is counted by its name, and the others get the batch."""
+
+    class Broken(Batched):
+        def export(self, batch: Sequence[Record], /) -> None:
+            raise MemoryError
+
+        def shutdown(self, timeout_s: float, *, close: bool = True) -> bool:
+            raise MemoryError
+
+    memory, good, counters = Failing(), Failing(), InternalCounters()
+    batched = [Broken(Failing(), name="broken", counters=counters), Batched(good, name="good", counters=counters)]
+    pipeline = Pipeline({"memory": memory}, batched, counters=counters)
+    pipeline.put(Item())
+    assert pipeline.flush(5)
+    assert (len(memory.records), len(good.records)) == (1, 1)
+    assert pipeline.shutdown(5) is False
+    assert internal_errors(counters) == {"broken": 1, "shutdown broken": 1}

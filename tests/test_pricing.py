@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from taskpilot_obs import pricing
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.pricing import OwnPrice, Price, PriceTable, library, load_prices
 from taskpilot_obs.usage import Usage
@@ -275,6 +277,21 @@ def test_own_prices_have_their_days() -> None:
     assert price("openai", "gpt-4o", table=table, when=at(2026, 5, 31, 23)).cost == ONE
 
 
+def test_the_day_of_a_price_is_that_of_utc(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A price begins at midnight in UTC, in whatever zone the machine is."""
+    own_prices = [own("gpt-4o", 1, effective_from=date(2026, 3, 1)), own("gpt-4o", 2, effective_from=date(2026, 6, 1))]
+    try:
+        for zone in ("UTC", "Asia/Tokyo", "America/New_York"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            table = PriceTable(own_prices=own_prices)
+            moments = (at(2026, 5, 31, 23), at(2026, 6, 1, 0))
+            assert [price("openai", "gpt-4o", table=table, when=when).cost for when in moments] == [ONE, ONE * 2]
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
 def test_own_prices_know_details() -> None:
     """Cache reads and writes, an hour's writes, audio, reasoning and a fee have rates of their own."""
     table = PriceTable(
@@ -396,9 +413,11 @@ def test_an_unknown_model_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
             price("openai", "no-such-model", table=table, when=when)
             price("openai", None, table=table, when=when)
         price("groq", "no-such-model" + "x" * 1_000, table=table)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert "'no-such-model' of provider 'openai'" in caplog.messages[0]
+        price("openai", "no-such-model", table=table, tier="flex")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 3
+    assert "'no-such-model' of provider 'openai':" in caplog.messages[0]
     assert len(caplog.messages[1]) < 400
+    assert "'no-such-model' of provider 'openai' at service tier 'flex':" in caplog.messages[2]
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
@@ -435,6 +454,33 @@ def test_threads_get_the_same_price() -> None:
 def unloaded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that has loaded no price table yet."""
     monkeypatch.setattr(library, "_state", library._State())
+
+
+@pytest.mark.parametrize("name", pricing.__all__)
+def test_every_public_name_of_prices_can_be_had(name: str) -> None:
+    """Names that are imported at their first use are those of their module; others do not exist."""
+    assert getattr(pricing, name) is not None
+    assert pricing.OwnPrice is OwnPrice
+    with pytest.raises(AttributeError, match="has no attribute 'OwnPrices'"):
+        pricing.OwnPrices  # noqa: B018  asked for on purpose
+
+
+@pytest.mark.usefixtures("unloaded")
+def test_a_table_that_cannot_be_loaded_is_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The helper logs why it failed, and nothing where the end of the interpreter interrupts it."""
+
+    def broken() -> None:
+        raise ImportError
+
+    monkeypatch.setattr(library, "load", broken)
+    library._state.is_ending = True
+    library._load_in_background()
+    assert caplog.messages == []
+    library._state.is_ending = False
+    library._load_in_background()
+    assert "taskpilot_obs: price_table failed with ImportError" in caplog.text
 
 
 @pytest.mark.usefixtures("unloaded")

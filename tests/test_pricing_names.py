@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from taskpilot_obs._recording.recorder import Recorder
+from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.records import Invocation, Usage
 from taskpilot_obs.testing import Captured
 
@@ -43,3 +44,10 @@ def test_a_snapshot_without_a_price_has_that_of_its_model(
     own = "0a1b2c3d-0a1b-0a1b-0a1b-0a1b2c3d4e5f"
     assert cost(recorder, seen, "azure.ai.openai", asked, own) == cost(recorder, seen, "azure.ai.openai", asked)
     assert cost(recorder, seen, "openrouter", asked, own) is None
+
+
+def test_an_alias_has_the_canonical_name_of_its_model() -> None:
+    """Metrics and filters name the model that a configured alias stands for, in any case."""
+    table = PriceTable(aliases={"Prod": "openai/gpt-4o"})
+    assert table.canonical_model("prod") == "gpt-4o"
+    assert PriceTable().canonical_model("prod") == "prod"

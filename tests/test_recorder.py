@@ -690,3 +690,11 @@ def test_a_reason_is_redacted_where_content_is_kept() -> None:
         record_policy_violation("no-mail", reason="wrote to jane@example.org")
         assert "jane@example.org" not in (decisions[0].reason or "")
         assert (decisions[0].reason or "").startswith("wrote to ")
+
+
+def test_an_input_that_is_stated_late_is_on_the_record(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """An input that is set after the start was taken replaces that of the start, though its text is not captured."""
+    with track_agent("a", recorder=recorder) as run:
+        recorder.drain()
+        run.set_input("x" * 1_000)
+    assert [(done.input_length, done.input_text) for done in seen] == [(1_000, None)]

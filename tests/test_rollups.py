@@ -56,6 +56,18 @@ def test_a_booked_result_is_one_call_and_accounts_for_no_other() -> None:
     assert (totals.llm_calls, totals.unpriced_calls, totals.tokens) == (2, 0, 362)
 
 
+def test_what_results_claim_adds_up() -> None:
+    """Calls and tokens that several results have claimed account for no further result."""
+    totals = after(6)
+    for _ in range(2):
+        totals.claim(2, RESULT)
+    assert totals.accounts_for(2, RESULT)
+    assert not totals.accounts_for(2, Usage(300, 61))
+    assert not totals.accounts_for(2, Usage(301, 60))
+    totals.claim(2, None)
+    assert not totals.accounts_for(1, None)
+
+
 def test_a_result_without_counts_is_left_to_any_calls() -> None:
     """A result that states no tokens is accounted for by the number of calls alone."""
     assert after(2).accounts_for(2, None)

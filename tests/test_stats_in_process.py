@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from taskpilot_obs import configure, record_llm_call, request_context, track_llm
 from taskpilot_obs._telemetry.answers import By, CallSource
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.filters import EVERYTHING, Filters
 from taskpilot_obs._telemetry.window import CallWindow
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Invocation, Status, Usage
+from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats import (
     get_benchmark_summaries,
     get_calls,
@@ -33,6 +34,7 @@ from taskpilot_obs.stats import (
     get_tenant_stats,
     get_tenants_report,
 )
+from taskpilot_obs.stats.asking import filters_of
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.questions import StoreSource
 from taskpilot_obs.store.rows import rows_of
@@ -134,10 +136,10 @@ def test_the_window_is_bounded_by_a_count() -> None:
     held = window_of(*calls, max_calls=20).read()
     assert held.held.calls == 20
     assert held.held.since == NOON + timedelta(seconds=9, microseconds=1)
-    with held.about(NOON, LATER, Filters()) as answers:
+    with held.about(NOON, LATER, EVERYTHING) as answers:
         assert answers.totals()[()].requests == 20
         assert answers.incomplete_before() == held.held.since
-    with held.about(NOON + timedelta(seconds=10), LATER, Filters()) as answers:
+    with held.about(NOON + timedelta(seconds=10), LATER, EVERYTHING) as answers:
         assert (answers.totals()[()].requests, answers.incomplete_before()) == (20, None)
 
 
@@ -184,7 +186,7 @@ def test_values_of_derived_classes_are_held_as_plain_ones() -> None:
         pass
 
     odd = llm_call(tenant=Name("acme"), user=Name("ann"))._replace(usage=Usage(Number(5), Number(7)))
-    with window_of(odd, llm_call()).read().about(NOON - HOUR, LATER, Filters()) as answers:
+    with window_of(odd, llm_call()).read().about(NOON - HOUR, LATER, EVERYTHING) as answers:
         ((key, counts),) = answers.totals(By(("organization_id",))).items()
     assert (key, counts.requests, counts.input_tokens) == (("acme",), 2, 1_005)
 
@@ -294,11 +296,11 @@ def told(source: CallSource, by: By, filters: Filters) -> list[Any]:
     ),
     st.sampled_from(
         [
-            Filters(),
-            Filters(organization_id="a"),
-            Filters(user_id=""),
-            Filters(task_id="1"),
-            Filters(model_name="GPT-4o"),
+            EVERYTHING,
+            filters_of({"tenant_id": "a"}),
+            filters_of({"user_id": NONE}),
+            filters_of({"task_id": "1"}),
+            filters_of({"model": "GPT-4o"}),
         ]
     ),
 )

@@ -44,6 +44,9 @@ def test_what_a_period_means(period: Any, start: datetime, end: datetime) -> Non
     [
         ("2026-13", "no such day, month or year"),
         ("2025-02-29", "no such day, month or year"),
+        ("2025-00", "no such day, month or year"),
+        ("2025-03-00", "no such day, month or year"),
+        ("0000", "no such day, month or year"),
         ("2027", "lies ahead"),
         ("tomorrow", "given 'tomorrow'"),
         (("2026-11-15", "2026-11-01"), "end after it begins"),

@@ -25,6 +25,7 @@ from werkzeug.exceptions import ClientDisconnected
 
 from taskpilot_obs import observe_agent, observe_llm, observe_tool, observe_workflow, track_llm, track_workflow
 from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs.exceptions import PolicyViolationError
 from taskpilot_obs.integration import register_status
 from taskpilot_obs.records import Status
 from taskpilot_obs.testing import capture_invocations, fresh_recorder
@@ -51,6 +52,45 @@ def test_control_flow_is_no_error(raised: type[BaseException], status: Status) -
     """What servers and task queues raise to steer themselves ends a run with its own status, subclasses too."""
     assert classify(raised)[0] is status
     assert classify(type("Sub", (raised,), {}))[0] is status
+
+
+class NoError(PolicyViolationError):
+    """A refusal, whatever its policy."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "no")
+
+
+@pytest.mark.parametrize(
+    ("members", "status"),
+    [
+        ([TimeoutError], Status.TIMEOUT),
+        ([TimeoutError, TimeoutError], Status.TIMEOUT),
+        ([TimeoutError, ValueError], Status.ERROR),
+        ([NoError], Status.BLOCKED),
+        ([NoError, ValueError], Status.ERROR),
+        ([ValueError], Status.ERROR),
+    ],
+)
+def test_a_group_ends_a_run_as_its_members_do(members: list[type[Exception]], status: Status) -> None:
+    """A task group wraps a refusal or a timeout of its tasks; the run around it has their status, groups within too."""
+
+    async def fails(kind: type[Exception]) -> None:
+        raise kind
+
+    @observe_agent("planner")
+    async def planner() -> None:
+        async with asyncio.TaskGroup() as outer:
+            for kind in members:
+                outer.create_task(nested(kind))
+
+    async def nested(kind: type[Exception]) -> None:
+        async with asyncio.TaskGroup() as inner:
+            inner.create_task(fails(kind))
+
+    with capture_invocations() as seen, pytest.raises(ExceptionGroup):
+        asyncio.run(planner())
+    assert (seen[0].status, seen[0].error_type) == (status, "ExceptionGroup")
 
 
 BY_NAME = {

@@ -530,3 +530,12 @@ def test_where_no_event_loop_runs_a_span_waits_for_its_cost(
             monkeypatch.delitem(sys.modules, "asyncio")
     monkeypatch.undo()
     assert attributes(by_name(exporter)["chat gpt-4o"])[Attr.COST] == pytest.approx(0.000875)
+
+
+def test_an_attribute_is_on_the_span_at_once(traced: Recorder) -> None:
+    """An attribute that is set while a run goes on can be read from its open span."""
+    with track_agent("a", recorder=traced) as run:
+        run.set_attribute("plan", "long")
+        span = trace.get_current_span()
+        assert isinstance(span, ReadableSpan)
+        assert attributes(span)[Attr.USER_PREFIX + "plan"] == "long"

@@ -11,7 +11,7 @@ from langchain_core.messages import AIMessageChunk
 
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage import StreamReader, Usage, from_counts, read_response
-from taskpilot_obs.usage.values import MAX_TOKENS, from_usage
+from taskpilot_obs.usage.values import MAX_TOKENS, from_usage, without_placeholders
 
 CHAT = {"prompt_tokens": 100, "completion_tokens": 50}
 
@@ -71,6 +71,14 @@ def test_the_status_of_an_error_has_several_names(key: str) -> None:
     unfit = read_response({"error": {key: 7, "message": "slow down"}}).error
     assert unfit is not None
     assert unfit.status is None
+
+
+def test_an_event_that_is_an_error_states_it_itself() -> None:
+    """OpenAI's event of type `error` has code and message beside its type, and no object `error`."""
+    stated = read_response([{"type": "error", "code": "server_error", "message": "away", "param": None}]).error
+    assert stated is not None
+    assert (stated.code, stated.message) == ("server_error error", "away")
+    assert read_response([{"type": "other", "code": "server_error", "message": "away"}]).error is None
 
 
 def test_a_vendor_that_fails_in_the_middle_is_an_error() -> None:
@@ -142,6 +150,15 @@ def test_zeros_beside_any_part_of_an_answer_are_unknown(part: str) -> None:
     assert read_response(answer | {"output": [{"type": "x", part: ""}]}).usage == Usage(0, 0)
 
 
+def test_zeros_beside_an_answer_in_an_event_are_unknown() -> None:
+    """The last event of a stream holds the whole answer, whose text proves that its zeros are placeholders."""
+    answer = {"model": "m", "output": [{"content": "long"}], "usage": {"input_tokens": 0, "output_tokens": 0}}
+    reading = read_response([{"type": "response.completed", "response": answer}])
+    assert (reading.usage, reading.model) == (None, "m")
+    empty = {"type": "response.completed", "response": answer | {"output": []}}
+    assert read_response([empty]).usage == Usage(0, 0)
+
+
 def test_one_wrong_detail_is_flagged_beside_good_ones() -> None:
     """A usage is flagged if any of its details was cut down, whichever of them are in order."""
     assert from_counts(input_tokens=10, output_tokens=5, cache_read_tokens=20, reasoning_tokens=5) == (
@@ -199,7 +216,17 @@ def test_a_usage_of_the_callers_own_is_checked() -> None:
     assert read_response(Usage(0, 2)).usage == Usage(0, 2)  # no answer beside it, so that 0 may be true
 
 
-def test_the_largest_count_is_a_count() -> None:
+def test_no_number_above_max_tokens_is_a_count() -> None:
     """A number of tokens may be as large as the limit, and not larger."""
     assert from_counts(input_tokens=MAX_TOKENS) == (Usage(MAX_TOKENS), False)
     assert from_counts(input_tokens=MAX_TOKENS + 1) == (Usage(), True)
+
+
+def test_only_zeros_stand_for_unknown_counts() -> None:
+    """A zero total of an answer is unknown together with its details; what was stated above 0 stays."""
+    whole = Usage(100, 20, cache_read_tokens=40, reasoning_tokens=5)
+    assert without_placeholders(whole) == whole
+    assert without_placeholders(whole._replace(output_tokens=0)) == Usage(100, None, cache_read_tokens=40)
+    assert without_placeholders(whole._replace(input_tokens=0)) == Usage(None, 20, reasoning_tokens=5)
+    assert without_placeholders(whole._replace(output_tokens=None)) == whole._replace(output_tokens=None)
+    assert without_placeholders(Usage(0, 0, cache_read_tokens=40)) is None

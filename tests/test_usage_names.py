@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
@@ -97,7 +98,9 @@ def test_the_traffic_of_vertex_is_a_tier(name: str) -> None:
     assert read_response({"usageMetadata": usage}).service_tier == "flex"
 
 
-@pytest.mark.parametrize("fees", [{"num_search_queries": 2}, {"citation_tokens": 9}])
+@pytest.mark.parametrize(
+    "fees", [{"num_search_queries": 2}, {"citation_tokens": 9}, {"output_token_details": {"citation_tokens": 9}}]
+)
 def test_searches_of_perplexity_are_billed_apart(fees: dict[str, Any]) -> None:
     """Searches and citations of Perplexity cost more than tokens, so that a price by tokens has a gap."""
     body = {"model": "other", "usage": {**CHAT, **fees}}
@@ -135,3 +138,58 @@ def test_bedrocks_chunks_are_opened() -> None:
     event = json.dumps({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}})
     for chunk in ({"chunk": {"bytes": event.encode()}}, {"bytes": event.encode()}):
         assert read_response([chunk]).usage == Usage(3, None)
+
+
+def test_bytes_that_are_not_base64_are_left_alone() -> None:
+    """A chunk whose text only resembles base64 is not decoded, so that it states no tokens by accident."""
+    event = json.dumps({"type": "message_start", "message": {"usage": {"input_tokens": 3, "output_tokens": 1}}})
+    encoded = base64.b64encode(event.encode()).decode()
+    assert read_response([{"bytes": encoded}]).usage == Usage(3, None)
+    assert read_response([{"bytes": f"!{encoded}"}]).usage is None
+
+
+def test_tokens_of_a_modality_have_several_names() -> None:
+    """Interactions of Gemini name the tokens of a modality shorter than its other answers do."""
+    for name in ("tokenCount", "token_count", "tokens"):
+        stated = {"total_input_tokens": 100, "total_output_tokens": 5}
+        usage = {**stated, "input_tokens_by_modality": [{"modality": "audio", name: 40}]}
+        assert read_response({"usage": usage}).usage == Usage(100, 5, input_audio_tokens=40)
+
+
+def test_a_stated_length_counts_before_a_list_of_tokens() -> None:
+    """Text generation inference may state the prompt's length, its tokens or both."""
+    made = {"generated_tokens": 3}
+    assert read_response({"details": {**made, "input_length": 7, "prefill": [1, 2]}}).usage == Usage(7, 3)
+    assert read_response({"details": {**made, "prefill": [1, 2]}}).usage == Usage(2, 3)
+    assert read_response({"details": {**made, "prefill": []}}).usage == Usage(None, 3)
+
+
+def test_the_end_of_a_long_stream_of_cohere_is_read() -> None:
+    """Behind any number of words, the event that ends the stream states why, with or without a response in it."""
+    reader = StreamReader("cohere")
+    for _ in range(6):
+        reader.feed({"event_type": "text-generation", "text": "a"})
+    reader.feed({"event_type": "stream-end", "finish_reason": "MAX_TOKENS"})
+    assert reader.reading().finish_reasons == ("MAX_TOKENS",)
+
+
+def test_the_provider_that_a_message_states_is_its_provider() -> None:
+    """LangChain states the provider beside the model, whose own name may tell nothing."""
+    about = {"model_name": "m", "model_provider": "google_genai"}
+    assert read_response({"response_metadata": about, "usage_metadata": CHAT}).provider == "gcp.gemini"
+    assert read_response({"response_metadata": {"model_name": "m"}, "usage_metadata": CHAT}).provider is None
+
+
+def test_an_update_of_agent_framework_with_text_is_content() -> None:
+    """A part of an update is content if it is text or a piece of a tool call."""
+    for part, is_content in (({"text": "hi"}, True), ({"arguments": "{"}, True), ({"usage_details": {}}, False)):
+        assert StreamReader(None).feed({"contents": [part]}) is is_content
+
+
+@pytest.mark.parametrize("name", ["cache_creation", "cache_creation_token_details"])
+def test_the_lifetimes_of_a_cache_write_have_two_names(name: str) -> None:
+    """Gateways put Anthropic's split of cache writes beneath the prompt's details, under either name."""
+    split = {"ephemeral_5m_input_tokens": 20, "ephemeral_1h_input_tokens": 10}
+    details = {"cached_tokens": 5, "cache_creation_tokens": 30, name: split}
+    usage = read_response({"usage": {**CHAT, "prompt_tokens_details": details}}).usage
+    assert usage == Usage(100, 50, 5, 30, cache_write_5m_tokens=20, cache_write_1h_tokens=10)

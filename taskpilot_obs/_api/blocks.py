@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Generic, TypedDict, TypeVar, Unpack, cast
 
 from taskpilot_obs._recording.block_call import BlockCall
-from taskpilot_obs._recording.context import stated_scope
+from taskpilot_obs._recording.context import NOT_STATED, IdentityOptions, StatedIdentity
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.invocation import ActiveInvocation, current_running
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
 
 NO_STATEMENT: Mapping[str, int | None] = MappingProxyType({})
-Identity = tuple[str | None, str | None, str | None, str | None]
-NOT_STATED: Final[Identity] = (None, None, None, None)
-"""Request, tenant, user and session, where a block states none: those of the context count."""
 I_co = TypeVar("I_co", bound=ActiveInvocation, covariant=True)
+
+
+class BlockOptions(TypedDict, total=False):
+    """The options of `track_workflow`, `track_agent` and `track_tool`."""
+
+    recorder: Recorder | None
+    attributes: Mapping[str, object] | None
+    expected: Expected | None
 
 
 class Tracked(Generic[I_co]):
@@ -41,7 +46,7 @@ class Tracked(Generic[I_co]):
         new: type[I_co],
         callsite: Callsite,
         stated: Mapping[str, int | None] = NO_STATEMENT,
-        identity: Identity = NOT_STATED,
+        identity: StatedIdentity = NOT_STATED,
     ) -> None:
         self._new = new
         self._callsite = callsite
@@ -54,7 +59,7 @@ class Tracked(Generic[I_co]):
         callsite, new = self._callsite, self._new
         run = new(callsite, current_run())
         if self._identity is not NOT_STATED:
-            run.scope = stated_scope(*self._identity)
+            run.scope = self._identity.scope()
         if callsite.runtime.enabled:
             run.start_current()
         else:
@@ -110,70 +115,54 @@ class Tracked(Generic[I_co]):
         self.__exit__(kind, error, trace)
 
 
-def track_workflow(
-    name: str,
-    /,
-    *,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-) -> Tracked[ActiveInvocation]:
+def track_workflow(name: str, /, **options: Unpack[BlockOptions]) -> Tracked[ActiveInvocation]:
     """Record a block of code as a workflow: a task as its users see it.
 
     Args:
         name: of the workflow; a metric label, so of a bounded set.
-        recorder: where to record; the default recorder when left out.
-        attributes: for span and audit log.
-        expected: exceptions that are outcomes like others, as classes or as a function of the exception: the run is a
-            success, and the exception passes.
+        options: `recorder`: where to record; the default recorder when left out.
+            `attributes`: for span and audit log.
+            `expected`: exceptions that are outcomes like others, as classes or as a function of the exception: the run
+            is a success, and the exception passes.
 
     Raises:
         TypeError: `expected` is neither classes of exceptions nor a function.
     """
-    callsite = (recorder or get_recorder()).callsite(Operation.WORKFLOW, name, attributes)
-    return Tracked(ActiveInvocation, callsite.expecting(expected))
+    return _tracked(Operation.WORKFLOW, name, **options)
 
 
-def track_agent(
-    name: str,
-    /,
-    *,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-) -> Tracked[ActiveInvocation]:
+def track_agent(name: str, /, **options: Unpack[BlockOptions]) -> Tracked[ActiveInvocation]:
     """Record a block of code as a run of an agent; arguments as for `track_workflow`."""
-    callsite = (recorder or get_recorder()).callsite(Operation.AGENT, name, attributes)
-    return Tracked(ActiveInvocation, callsite.expecting(expected))
+    return _tracked(Operation.AGENT, name, **options)
 
 
-def track_tool(
+def track_tool(name: str, /, **options: Unpack[BlockOptions]) -> Tracked[ActiveInvocation]:
+    """Record a block of code as a tool call of the agent that runs; arguments as for `track_workflow`."""
+    return _tracked(Operation.TOOL, name, **options)
+
+
+def _tracked(
+    operation: Operation,
     name: str,
-    /,
-    *,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
 ) -> Tracked[ActiveInvocation]:
-    """Record a block of code as a tool call of the agent that runs; arguments as for `track_workflow`."""
-    callsite = (recorder or get_recorder()).callsite(Operation.TOOL, name, attributes)
+    callsite = (recorder or get_recorder()).callsite(operation, name, attributes)
     return Tracked(ActiveInvocation, callsite.expecting(expected))
 
 
-def track_llm(  # noqa: PLR0913  what a call may state before it is made
+def track_llm(
     *,
     model: str | None = None,
     provider: str | None = None,
     operation: str = Operation.CHAT,
     input_tokens: int | None = None,
     max_output_tokens: int | None = None,
-    request_id: str | None = None,
-    tenant_id: str | None = None,
-    user_id: str | None = None,
-    session_id: str | None = None,
     recorder: Recorder | None = None,
     attributes: Mapping[str, object] | None = None,
     expected: Expected | None = None,
+    **identity: Unpack[IdentityOptions],
 ) -> Tracked[LlmInvocation]:
     """Record a block of code as an LLM call; report its outcome on the run that it yields.
 
@@ -186,13 +175,11 @@ def track_llm(  # noqa: PLR0913  what a call may state before it is made
         operation: `chat` or `embeddings`.
         input_tokens: how long the prompt is, for budgets that reserve before the call.
         max_output_tokens: the longest answer asked for, also for budgets; by default what the budget assumes.
-        request_id: the request that this call works for; that of the context when left out, as for the next three.
-        tenant_id: the customer.
-        user_id: the user.
-        session_id: the conversation.
         recorder: where to record; the default recorder when left out.
         attributes: for span and audit log.
         expected: as for `track_workflow`.
+        identity: `request_id`, `tenant_id`, `user_id`, `session_id`: the request that this call works for, the
+            customer, the user and the conversation; those of the context when left out.
 
     Raises:
         ValueError: the operation is not an LLM call.
@@ -203,5 +190,5 @@ def track_llm(  # noqa: PLR0913  what a call may state before it is made
     stated = NO_STATEMENT
     if input_tokens is not None or max_output_tokens is not None:
         stated = {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens}
-    given = (request_id, tenant_id, user_id, session_id)
+    given = StatedIdentity(**identity)
     return Tracked(BlockCall, callsite, stated, NOT_STATED if given == NOT_STATED else given)

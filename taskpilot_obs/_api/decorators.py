@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from copy import copy
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, Unpack, overload
 
+from taskpilot_obs._api.blocks import BlockOptions
 from taskpilot_obs._api.wrapped_functions import RunFactory, decorate_with
-from taskpilot_obs._enforcement.wrappers import CheckOptions, SettledOptions, settle
+from taskpilot_obs._enforcement.wrappers import CheckOptions, settle
 from taskpilot_obs._recording.callsite import Callsite, LlmCallsite
 from taskpilot_obs._recording.invocation import ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
@@ -41,29 +42,17 @@ class Assigning(Protocol):
         """Assign each call of the function."""
 
 
+class ObserveOptions(BlockOptions, CheckOptions, total=False):
+    """The options of `observe_workflow`, `observe_agent` and `observe_tool`."""
+
+    experiment: Assigning | None
+
+
 @overload
 def observe_workflow(function: F, /) -> F: ...
 @overload
-def observe_workflow(
-    name: str | None = None,
-    *,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-    experiment: Assigning | None = None,
-    **checks: Unpack[CheckOptions],
-) -> Decorator: ...
-def observe_workflow(
-    target: Any = None,
-    /,
-    *,
-    name: str | None = None,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-    experiment: Assigning | None = None,
-    **checks: Unpack[CheckOptions],
-) -> Any:
+def observe_workflow(name: str | None = None, **options: Unpack[ObserveOptions]) -> Decorator: ...
+def observe_workflow(target: Any = None, /, *, name: str | None = None, **options: Unpack[ObserveOptions]) -> Any:
     """Record every call of a function as a workflow: a task as its users see it.
 
     Works bare and with arguments, on functions, coroutine functions, generators, async generators, methods,
@@ -73,13 +62,13 @@ def observe_workflow(
     Args:
         target: the function (when bare), or the workflow's name; by default the function's own.
         name: the same by keyword.
-        recorder: where to record; the default recorder when left out.
-        attributes: for spans and audit log, of every call.
-        expected: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the exception:
-            the run is a success, and the exception passes.
-        experiment: a `taskpilot_obs.compare.Experiment`: each call is assigned a variant by its request context.
-        checks: `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; and `budget`:
-            what the LLM calls beneath may cost. See `CheckOptions`.
+        options: `recorder`: where to record; the default recorder when left out.
+            `attributes`: for spans and audit log, of every call.
+            `expected`: exceptions that are outcomes like others (`NotFound`), as classes or as a function of the
+            exception: the run is a success, and the exception passes.
+            `experiment`: a `taskpilot_obs.compare.Experiment`: each call is assigned a variant by its request context.
+            `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; `budget`: what the
+            LLM calls beneath may cost.
 
     Raises:
         TypeError: what is decorated is a class, or not callable, or its checks cannot do their work on it: an
@@ -87,73 +76,25 @@ def observe_workflow(
             or the attributes are not a mapping.
         ConfigurationError: something is not a check, or an option is wrong.
     """
-    return _observe(
-        Operation.WORKFLOW,
-        target if name is None else name,
-        recorder,
-        attributes,
-        settle(**checks),
-        expected,
-        experiment,
-    )
+    return _observe(Operation.WORKFLOW, target if name is None else name, **options)
 
 
 @overload
 def observe_agent(function: F, /) -> F: ...
 @overload
-def observe_agent(
-    name: str | None = None,
-    *,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-    experiment: Assigning | None = None,
-    **checks: Unpack[CheckOptions],
-) -> Decorator: ...
-def observe_agent(
-    target: Any = None,
-    /,
-    *,
-    name: str | None = None,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-    experiment: Assigning | None = None,
-    **checks: Unpack[CheckOptions],
-) -> Any:
+def observe_agent(name: str | None = None, **options: Unpack[ObserveOptions]) -> Decorator: ...
+def observe_agent(target: Any = None, /, *, name: str | None = None, **options: Unpack[ObserveOptions]) -> Any:
     """Record every call of a function as a run of an agent; arguments as for `observe_workflow`."""
-    return _observe(
-        Operation.AGENT, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
-    )
+    return _observe(Operation.AGENT, target if name is None else name, **options)
 
 
 @overload
 def observe_tool(function: F, /) -> F: ...
 @overload
-def observe_tool(
-    name: str | None = None,
-    *,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-    experiment: Assigning | None = None,
-    **checks: Unpack[CheckOptions],
-) -> Decorator: ...
-def observe_tool(
-    target: Any = None,
-    /,
-    *,
-    name: str | None = None,
-    recorder: Recorder | None = None,
-    attributes: Mapping[str, object] | None = None,
-    expected: Expected | None = None,
-    experiment: Assigning | None = None,
-    **checks: Unpack[CheckOptions],
-) -> Any:
+def observe_tool(name: str | None = None, **options: Unpack[ObserveOptions]) -> Decorator: ...
+def observe_tool(target: Any = None, /, *, name: str | None = None, **options: Unpack[ObserveOptions]) -> Any:
     """Record every call of a function as a tool call of the agent that runs; arguments as for `observe_workflow`."""
-    return _observe(
-        Operation.TOOL, target if name is None else name, recorder, attributes, settle(**checks), expected, experiment
-    )
+    return _observe(Operation.TOOL, target if name is None else name, **options)
 
 
 @overload
@@ -232,13 +173,14 @@ def _finding(callsite: LlmCallsite, argument: ModelArgument, attributes: Mapping
 def _observe(
     operation: Operation,
     target: Any,
-    recorder: Recorder | None,
-    attributes: Mapping[str, object] | None,
-    options: SettledOptions,
-    expected: Expected | None,
-    experiment: Assigning | None,
+    *,
+    recorder: Recorder | None = None,
+    attributes: Mapping[str, object] | None = None,
+    expected: Expected | None = None,
+    experiment: Assigning | None = None,
+    **checks: Unpack[CheckOptions],
 ) -> Any:
-    used = recorder or get_recorder()
+    used, options = recorder or get_recorder(), settle(**checks)
     name = target if isinstance(target, str) else None
     if name is not None and not name.strip():
         raise ValueError("the name is empty: give one, or leave it out for the function's own")

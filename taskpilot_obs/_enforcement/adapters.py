@@ -7,7 +7,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from taskpilot_obs._enforcement.asking import is_judged
-from taskpilot_obs._enforcement.enforcer import is_checked, unwrap_refusal
+from taskpilot_obs._enforcement.enforcer import unwrap_refusal
+from taskpilot_obs._enforcement.run_checks import is_checked
 from taskpilot_obs._recording.block_call import BlockCall
 from taskpilot_obs._recording.current_run import current_run
 from taskpilot_obs._recording.llm_invocation import LlmInvocation

@@ -62,6 +62,11 @@ class Enforcer:
         self._names, self._defaults = ((), {}) if function is None else _parameters(function)
         self._is_method = self._names[:1] in (("self",), ("cls",))
 
+    @property
+    def runtime(self) -> RecorderRuntime:
+        """That of the recorder."""
+        return self._runtime
+
     def at(self, stage: Stage) -> tuple[BoundCheck, ...]:
         """The checks of a stage."""
         general = self._runtime.checks
@@ -184,70 +189,6 @@ def in_force(runtime: RecorderRuntime, checks: tuple[BoundCheck, ...]) -> tuple[
     return checks if runtime.recording else tuple(check for check in checks if check.refuses_at)
 
 
-def check_input(
-    run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
-) -> None:
-    """Run the configured policies, guardrails, token limits and budgets before a run does its work.
-
-    Each result is recorded as a decision of the run.
-
-    Args:
-        run: the run that is about to work: a tool call, an agent, an LLM call.
-        content: its input: a text, messages, or any nesting of them.
-        arguments: a tool's arguments by name.
-
-    Raises:
-        RefusedError: a check in enforce mode refused, or an asynchronous check cannot be awaited here. Do not call the
-            tool or the model; end the run with `fail(error)`.
-    """
-    runtime = run.callsite.runtime
-    if runtime.enabled and is_checked(run):
-        args, kwargs = _as_call(content, arguments)
-        if is_limited(run) and runtime.limits is not None and runtime.limits.budgets is not None:
-            for budget in runtime.limits.budgets.bypass_in_event_loop(run, args, kwargs):
-                note_bypass(runtime, "budget", budget, "its store cannot be queried without blocking the event loop")
-        _enforcer_of(run).ask_in(run, args, kwargs)
-
-
-async def check_input_async(
-    run: ActiveInvocation, content: object = None, *, arguments: Mapping[str, object] = NO_ARGUMENTS
-) -> None:
-    """Like `check_input`, awaiting asynchronous checks."""
-    if run.callsite.runtime.enabled and is_checked(run):
-        await _enforcer_of(run).ask_in_async(run, *_as_call(content, arguments))
-
-
-def check_output(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
-    """Run the configured policies and guardrails on what a run produced, before it is returned.
-
-    Args:
-        run: the run, which has not ended.
-        result: its output: a text, messages, a response.
-        released: whether the result has already left, as a stream's has: refusals are recorded, and nothing is
-            raised.
-
-    Raises:
-        RefusedError: a check in enforce mode withholds the result. End the run with `fail(error)`.
-    """
-    if run.callsite.runtime.enabled and is_checked(run):
-        enforcer = _enforcer_of(run)
-        (enforcer.ask_too_late if released else enforcer.ask_out)(run, result)
-
-
-async def check_output_async(run: ActiveInvocation, result: object, *, released: bool = False) -> None:
-    """Like `check_output`, awaiting asynchronous checks."""
-    if run.callsite.runtime.enabled and is_checked(run):
-        enforcer = _enforcer_of(run)
-        await (enforcer.ask_too_late_async if released else enforcer.ask_out_async)(run, result)
-
-
-def is_checked(run: ActiveInvocation) -> bool:
-    """Whether a check, a token limit or a budget applies to a run."""
-    callsite = run.callsite
-    runtime = callsite.runtime
-    return runtime.checks is not None or runtime.limits is not None or callsite.checks is not None
-
-
 def unwrap_refusal(error: BaseException) -> BaseException:
     """Return the refusal that a framework has wrapped into an exception (`__cause__`), else the exception itself."""
     at: BaseException | None = error
@@ -256,14 +197,6 @@ def unwrap_refusal(error: BaseException) -> BaseException:
             break
         at = at.__cause__
     return at if isinstance(at, RefusedError) else error
-
-
-def _enforcer_of(run: ActiveInvocation) -> Enforcer:
-    return Enforcer(run.callsite.runtime, run.callsite.checks)
-
-
-def _as_call(content: object, arguments: Mapping[str, object]) -> tuple[tuple[object, ...], Mapping[str, object]]:
-    return (() if content is None else (content,)), arguments
 
 
 def subject_of(run: ActiveInvocation, stage: Stage, text: str, arguments: Mapping[str, object]) -> CheckInput:

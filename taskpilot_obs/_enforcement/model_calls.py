@@ -11,8 +11,8 @@ from weakref import ref
 
 from taskpilot_obs._enforcement.adapters import block_above, open_llm_call
 from taskpilot_obs._enforcement.asking import is_judged
-from taskpilot_obs._enforcement.enforcer import (
-    Enforcer,
+from taskpilot_obs._enforcement.enforcer import Enforcer
+from taskpilot_obs._enforcement.run_checks import (
     check_input,
     check_input_async,
     check_output,

@@ -24,6 +24,52 @@ _collecting: set[int] = set()
 """Threads in which Python's garbage collector runs."""
 
 
+class ReleasedOutput:
+    """What a stream has handed out: pieces of one text, each of which the checks are asked about once.
+
+    It knows no run, so that it may be kept by one: a run that refers to itself would end at the next collection.
+
+    Args:
+        enforcer: its checks; pieces are kept where one of them is asked about outputs.
+    """
+
+    def __init__(self, enforcer: Enforcer) -> None:
+        self._enforcer = enforcer
+        self._pieces = Streamed()
+        self._wanted = bool(enforcer.at(Stage.OUTPUT))
+        if _note_collection not in gc.callbacks:
+            gc.callbacks.append(_note_collection)
+
+    def note(self, piece: Any) -> None:
+        """Keep a piece that is handed out."""
+        if self._wanted and not (type(piece) is str and not piece):
+            self._pieces.append(piece)
+
+    def settle(self) -> Streamed:
+        """Return the pieces, because the caller asks about them; those that follow are asked about by themselves."""
+        pieces, self._pieces = self._pieces, Streamed()
+        return pieces
+
+    def leave(self, run: ActiveInvocation) -> None:
+        """Ask about what was handed out of a stream that ends before its time."""
+        if threading.get_ident() in _collecting:
+            self.bypass()
+        elif pieces := self.settle():
+            self._enforcer.ask_too_late(run, pieces)
+
+    async def leave_async(self, run: ActiveInvocation) -> None:
+        """Like `leave`, awaiting asynchronous checks for a while."""
+        if pieces := self.settle():
+            await self._enforcer.ask_too_late_async(run, pieces, LONGEST_AT_LEAVING_S)
+
+    def bypass(self) -> None:
+        """Count the checks that are not asked: code that the collector interrupts may hold a lock that they need."""
+        for check in self._enforcer.at(Stage.OUTPUT) if self.settle() else ():
+            if Stage.OUTPUT in check.refuses_at:
+                why = "a stream was dropped without being closed"
+                note_bypass(self._enforcer.runtime, check.kind.value, check.name, why)
+
+
 class WatchedStream(Generator[Any, Any, Any]):
     """A generator whose items are checked once nothing follows them.
 
@@ -37,10 +83,7 @@ class WatchedStream(Generator[Any, Any, Any]):
         self._inner = inner
         self._enforcer = enforcer
         self._run = run
-        self._items = Streamed()
-        self._asked = False
-        if _note_collection not in gc.callbacks:
-            gc.callbacks.append(_note_collection)
+        self._released = ReleasedOutput(enforcer)
 
     def send(self, value: Any, /) -> Any:
         return self._step(self._inner.send, value)
@@ -56,13 +99,7 @@ class WatchedStream(Generator[Any, Any, Any]):
 
     def leave(self) -> None:
         """Ask about what was handed out of a stream that ends before its time."""
-        if self._asked or not self._items:
-            return
-        self._asked = True
-        if threading.get_ident() in _collecting:
-            self._bypass()
-        else:
-            self._enforcer.ask_too_late(self._run, self._items)
+        self._released.leave(self._run)
 
     def _step(self, advance: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -73,23 +110,15 @@ class WatchedStream(Generator[Any, Any, Any]):
         except BaseException:
             self.leave()
             raise
-        self._items.append(item)
+        self._released.note(item)
         return item
 
     def _end(self, result: object) -> None:
-        self._asked = True
         try:
-            self._enforcer.ask_too_late(self._run, self._items)
+            self._enforcer.ask_too_late(self._run, self._released.settle())
         except BaseException:
             self._run.finish_stream(result)  # it was read whole, whatever ends its checks
             raise
-
-    def _bypass(self) -> None:
-        """Count the checks that are not asked: code that the collector interrupts may hold a lock that they need."""
-        for check in self._enforcer.at(Stage.OUTPUT):
-            if Stage.OUTPUT in check.refuses_at:
-                why = "a stream was dropped without being closed"
-                note_bypass(self._run.callsite.runtime, check.kind.value, check.name, why)
 
 
 class WatchedAsyncStream(AsyncGenerator[Any, Any]):

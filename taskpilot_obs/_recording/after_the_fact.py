@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, Unpack
 
 from taskpilot_obs._recording.attributes import plain_text
-from taskpilot_obs._recording.context import stated_scope
+from taskpilot_obs._recording.context import IdentityOptions, StatedIdentity
 from taskpilot_obs._recording.invocation import BEGUN, LOST, ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import error_type, status_of_name
@@ -21,46 +21,73 @@ if TYPE_CHECKING:
     from taskpilot_obs.records import Started, Usage
 
 MAX_SECONDS: Final = 10**9
-NOT_STATED: Final = (None, None)
+_NO_LINEAGE: Final = (None, None)
+
+
+class EndedOptions(IdentityOptions, total=False):
+    """What `record_llm_call` and `record_run` take about any run that is over."""
+
+    agent: str | None
+    workflow: str | None
+    ended_at: datetime | float | None
+    error: BaseException | None
+    error_type: str | None
+    error_message: str | None
 
 
 class Facts(NamedTuple):
     """What is known of any run that is over."""
 
-    status: Status | str | None = None
+    status: Status | str | None
     """How it ended; None where the error tells, or means success."""
-    duration_seconds: float = 0.0
-    ended_at: datetime | float | None = None
-    error: BaseException | None = None
-    error_type: str | None = None
-    error_message: str | None = None
-    agent: str | None = None
-    workflow: str | None = None
-    identity: tuple[str | None, str | None, str | None, str | None] = (None, None, None, None)
-    """Request, tenant, user and session that it worked for; None where the context tells."""
+    duration_seconds: float
+    ended_at: datetime | float | None
+    error: BaseException | None
+    error_type: str | None
+    error_message: str | None
+    lineage: tuple[str | None, str | None]
+    """The workflow and the agent that it belonged to."""
+    identity: StatedIdentity
+
+
+def facts_of(
+    status: Status | str | None,
+    duration_seconds: float,
+    *,
+    agent: str | None = None,
+    workflow: str | None = None,
+    ended_at: datetime | float | None = None,
+    error: BaseException | None = None,
+    error_type: str | None = None,
+    error_message: str | None = None,
+    **identity: Unpack[IdentityOptions],
+) -> Facts:
+    """What a caller states about a run that is over; the arguments are fields of `Facts` and `EndedOptions`."""
+    failure = (error, error_type, error_message)
+    return Facts(status, duration_seconds, ended_at, *failure, (workflow, agent), StatedIdentity(**identity))
 
 
 class StatedAnswer(NamedTuple):
     """What is known of the answer of an LLM call that is over."""
 
-    usage: object = None
+    usage: object
     """What `record_usage` takes as a whole."""
-    cost: Decimal | float | str | None = None
+    cost: Decimal | float | str | None
     """In USD."""
-    cached: bool | None = None
+    cached: bool | None
     """Whether the application's own cache answered."""
-    time_to_first_token: float | None = None
+    time_to_first_token: float | None
     """In seconds from the start."""
-    retries: int = 0
-    streaming: bool = False
-    response_model: str | None = None
-    response_id: str | None = None
-    finish_reasons: Sequence[str] = ()
-    service_tier: str | None = None
+    retries: int
+    streaming: bool
+    response_model: str | None
+    response_id: str | None
+    finish_reasons: Sequence[str]
+    service_tier: str | None
 
 
 _FIRST_DETAIL: Final = StatedAnswer._fields.index("response_model")
-_NO_DETAILS: Final = StatedAnswer()[_FIRST_DETAIL:]
+_NO_DETAILS: Final = (None, None, (), None)
 
 
 class _Stated(ActiveInvocation):
@@ -84,11 +111,11 @@ class _Stated(ActiveInvocation):
 
     def is_task(self) -> bool:
         """Whether it is a task: not an agent for which a workflow or an agent above is stated."""
-        return super().is_task() and (self.callsite.is_workflow or self.stated == NOT_STATED)
+        return super().is_task() and (self.callsite.is_workflow or self.stated == _NO_LINEAGE)
 
     def _freeze_start(self) -> Started:
         begun = super()._freeze_start()
-        if self.stated == NOT_STATED:
+        if self.stated == _NO_LINEAGE:
             return begun
         workflow, agent = self.lineage()
         return begun._replace(workflow=workflow, agent=agent, is_task=self.is_task())
@@ -228,9 +255,9 @@ def _prepare(run: StatedRun | StatedCall, facts: Facts) -> int:
     Returns:
         When it ended, on the recorder's clock. Times that cannot be read are counted, and it ends now.
     """
-    workflow, agent = facts.workflow, facts.agent
+    workflow, agent = facts.lineage
     run.stated = (None if workflow is None else plain_text(workflow), None if agent is None else plain_text(agent))
-    scope = stated_scope(*facts.identity)
+    scope = facts.identity.scope()
     if scope is not None:
         run.scope = scope
     runtime = run.callsite.runtime

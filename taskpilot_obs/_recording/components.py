@@ -56,9 +56,9 @@ class Components(NamedTuple):
     declares: Declares | None
     redactor: Redactor | None
     tracing: Tracing | None
-    checks: Checks | None = None
-    budgets: AdmissionController | None = None
-    settler: Settler | None = None
+    checks: Checks | None
+    budgets: AdmissionController | None
+    settler: Settler | None
     """Charges budgets with what calls took; None without budgets."""
-    calls: CallWindow | None = None
+    calls: CallWindow | None
     """The latest LLM calls, which answer statistics; None where a telemetry store does, or none are held."""

@@ -6,7 +6,7 @@ import functools
 import inspect
 from contextlib import ContextDecorator
 from contextvars import copy_context
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, ParamSpec, Self, TypedDict, TypeVar, cast
 
 from taskpilot_obs._recording.attributes import clean_attributes, plain_text
 from taskpilot_obs._recording.current_run import current_run
@@ -136,13 +136,32 @@ class request_context(ContextDecorator):  # noqa: N801  used as a statement, lik
         self.__exit__(kind, error, trace)
 
 
-def stated_scope(
-    request_id: str | None, tenant_id: str | None, user_id: str | None, session_id: str | None
-) -> Scope | None:
-    """The request that a call states itself, over that of the context; None where it states nothing."""
-    if request_id is None and tenant_id is None and user_id is None and session_id is None:
-        return None
-    return request_context(request_id, tenant_id=tenant_id, user_id=user_id, session_id=session_id).scope()
+class IdentityOptions(TypedDict, total=False):
+    """The arguments by which a call states for whom it works; what is left out comes from the context."""
+
+    request_id: str | None
+    tenant_id: str | None
+    user_id: str | None
+    session_id: str | None
+
+
+class StatedIdentity(NamedTuple):
+    """`IdentityOptions` with None for what is left out."""
+
+    request_id: str | None = None
+    tenant_id: str | None = None
+    user_id: str | None = None
+    session_id: str | None = None
+
+    def scope(self) -> Scope | None:
+        """The identity over that of the context around; None where nothing is stated."""
+        if self == NOT_STATED:
+            return None
+        request_id, tenant_id, user_id, session_id = self
+        return request_context(request_id, tenant_id=tenant_id, user_id=user_id, session_id=session_id).scope()
+
+
+NOT_STATED: Final = StatedIdentity()
 
 
 def _not_these(given: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from taskpilot_obs._recording.content import input_messages
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue
@@ -12,6 +12,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from taskpilot_obs.safety.redaction import Redactor
+
+
+class ReleasedPieces(Protocol):
+    """What a stream has handed out, until the checks are asked about it."""
+
+    def note(self, piece: Any) -> None:
+        """Keep a piece."""
+
+    def settle(self) -> object:
+        """Return the pieces: the caller asks about them."""
+
+    def leave(self, run: Any) -> None:
+        """Ask about the pieces of a run that is about to end."""
+
+    async def leave_async(self, run: Any) -> None:
+        """Like `leave`, awaiting asynchronous checks."""
+
+    def bypass(self) -> None:
+        """Count the checks that are not asked."""
 
 
 class Details:
@@ -25,6 +44,7 @@ class Details:
         "input_text",
         "output_stated",
         "output_text",
+        "released",
     )
 
     def __init__(self) -> None:
@@ -37,11 +57,23 @@ class Details:
         """The input in OpenTelemetry's format, for the span."""
         self.output_stated = False
         """Whether the application set the output, which takes precedence over the observed one."""
+        self.released: ReleasedPieces | None = None
+        """What the run's stream has handed out, where a check is asked about outputs."""
 
     def keep_input(self, value: object, redactor: Redactor, *, as_messages: bool) -> None:
         """Keep the input, redacted, and as messages too if a span will show them."""
         self.input_text = redactor.value(value)
         self.input_messages = input_messages(value, redactor.text) if as_messages else None
+
+    def check_released(self, run: Any) -> None:
+        """Ask the checks about what a stream has handed out whose run is about to end early."""
+        if self.released is not None:
+            self.released.leave(run)
+
+    def bypass_released(self) -> None:
+        """Count the checks that are not asked about it, because its run goes in a finalizer."""
+        if self.released is not None:
+            self.released.bypass()
 
     def input_attributes(self) -> dict[str, AttributeValue]:
         """The input as span attributes; empty if content is not captured."""

@@ -18,7 +18,7 @@ from taskpilot_obs._recording.rollups import Totals, sum_of
 from taskpilot_obs._recording.scope import current_scope, restore
 from taskpilot_obs._recording.snapshots import NO_LLM_CALL, end_of, start_of
 from taskpilot_obs._recording.span_attributes import start_attributes, write_outcome
-from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._recording.statuses import outcome_of
 from taskpilot_obs._support import ids
 from taskpilot_obs._support.current import Current
 from taskpilot_obs._support.guarded import guarded
@@ -103,6 +103,8 @@ class ActiveInvocation:
         if self.ended_ns or not self.started_ns or sys.is_finalizing():
             return
         self._token = None  # a finalizer runs in an arbitrary context
+        if self.details is not None:
+            self.details.bypass_released()
         self.end(Status.ABANDONED)
 
     # --- start and end -----------------------------------------------------------------------------------------------
@@ -217,13 +219,15 @@ class ActiveInvocation:
         try:
             with guarded("classify", runtime.counters):
                 is_expected = expected is not None and expected(error)
-                status, error_type = (SUCCESS, "") if is_expected else classify(type(error))
+                status, error_type = (SUCCESS, "") if is_expected else outcome_of(error)
                 if status in BAD:
                     details = self._note()
                     details.error_type = error_type
                     self._note_error(error)
                     if runtime.redactor is not None:
                         details.error_message = runtime.redactor.value(error)
+            if self.details is not None:
+                self.details.check_released(self)
         finally:
             self.end(status, at_ns=self._ticks(at_unix_ns))
 
@@ -252,7 +256,11 @@ class ActiveInvocation:
         if error_type is not None and outcome in BAD:
             with guarded("classify", self.callsite.runtime.counters):
                 self._note_stated_error(error_type, error_message)
-        self.end(outcome, at_ns=self._ticks(at_unix_ns))
+        try:
+            if self.details is not None and outcome is not SUCCESS:
+                self.details.check_released(self)
+        finally:
+            self.end(outcome, at_ns=self._ticks(at_unix_ns))
 
     def _note_stated_error(self, error_type: str, message: str | None) -> None:
         details, redactor = self._note(), self.callsite.runtime.redactor

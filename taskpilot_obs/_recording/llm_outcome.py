@@ -7,24 +7,22 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from taskpilot_obs.providers.errors import is_stated_refusal
 from taskpilot_obs.providers.names import infer_provider
-from taskpilot_obs.records import Status
+from taskpilot_obs.records import Status, Usage
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.callsite import LlmCallsite
-    from taskpilot_obs.records import AttributeValue, Usage
+    from taskpilot_obs.records import AttributeValue
     from taskpilot_obs.usage.values import StatedError
 
-_USAGE_ATTRIBUTES: Final = (
-    Attr.INPUT_TOKENS,
-    Attr.OUTPUT_TOKENS,
-    Attr.CACHE_READ_TOKENS,
-    Attr.CACHE_WRITE_TOKENS,
-    None,
-    None,
-    None,
-    Attr.REASONING_TOKENS,
-)
+_NAMED: Final = {
+    "input_tokens": Attr.INPUT_TOKENS,
+    "output_tokens": Attr.OUTPUT_TOKENS,
+    "cache_read_tokens": Attr.CACHE_READ_TOKENS,
+    "cache_write_tokens": Attr.CACHE_WRITE_TOKENS,
+    "reasoning_tokens": Attr.REASONING_TOKENS,
+}
+_USAGE_ATTRIBUTES: Final = tuple(map(_NAMED.get, Usage._fields))
 """The span attributes of the fields of `Usage`, in their order."""
 _NOT_PROVEN: Final = frozenset({Status.SUCCESS, Status.CANCELLED, Status.ABANDONED, Status.INTERRUPTED})
 """Statuses from which it is unknown whether the provider did any work."""
@@ -53,7 +51,7 @@ def outcome_attributes(call: AnsweredCall, cost: Decimal | None) -> dict[str, At
     attributes: dict[str, AttributeValue | tuple[str, ...]] = {}
     free = call.cached or call.left_to_calls
     if call.usage is not None and not free:
-        stated = zip(_USAGE_ATTRIBUTES, call.usage, strict=False)
+        stated = zip(_USAGE_ATTRIBUTES, call.usage, strict=True)
         attributes = {key: tokens for key, tokens in stated if tokens is not None and key is not None}
     if call.response_model is not None:
         attributes[Attr.RESPONSE_MODEL] = call.response_model

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Required, TypedDict, TypeVar, Unpack
 
 from taskpilot_obs._recording.after_the_fact import (
-    Facts,
+    EndedOptions,
     RecordedCall,
     RecordedRun,
     StatedAnswer,
@@ -15,6 +15,7 @@ from taskpilot_obs._recording.after_the_fact import (
     StatedRun,
     book_call,
     book_run,
+    facts_of,
 )
 from taskpilot_obs._recording.attributes import plain_text
 from taskpilot_obs._recording.callsite import Callsites, inner_operation, llm_operation
@@ -44,7 +45,6 @@ from taskpilot_obs.records import (
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from datetime import datetime
     from decimal import Decimal
 
     from opentelemetry.trace import SpanContext  # noqa: TID251  the type of an argument that is passed through
@@ -63,6 +63,16 @@ _MAX_LISTENERS = 16
 _KINDS = {"workflow": Operation.WORKFLOW, "agent": Operation.AGENT, "tool": Operation.TOOL}
 
 R = TypeVar("R", bound=ActiveInvocation)
+
+
+class LlmOptions(TypedDict, total=False):
+    """The arguments by which an LLM call begins."""
+
+    model: Required[str | None]
+    provider: str | None
+    operation: Operation | str
+    parent: Parent
+    attributes: Mapping[str, object] | None
 
 
 class Recorder:
@@ -126,7 +136,18 @@ class Recorder:
         callsite = self._callsites.get(inner_operation(operation), name, attributes)
         return ActiveInvocation(callsite, resolve_parent(parent)).start()
 
-    def start_llm(
+    def start_llm(self, **call: Unpack[LlmOptions]) -> LlmInvocation:
+        """Begin an LLM call (`chat` or `embeddings`); end it with `stop()` or `fail(error)`.
+
+        Args:
+            call: as for `new_llm`.
+
+        Raises:
+            ValueError: the operation is not an LLM call.
+        """
+        return self.new_llm(**call).start()
+
+    def new_llm(
         self,
         *,
         model: str | None,
@@ -135,7 +156,7 @@ class Recorder:
         parent: Parent = CURRENT,
         attributes: Mapping[str, object] | None = None,
     ) -> LlmInvocation:
-        """Begin an LLM call (`chat` or `embeddings`); end it with `stop()` or `fail(error)`.
+        """Make an LLM call that has not begun; `start_llm` begins it too.
 
         Args:
             model: the model asked for.
@@ -147,20 +168,6 @@ class Recorder:
         Raises:
             ValueError: the operation is not an LLM call.
         """
-        return self.new_llm(
-            model=model, provider=provider, operation=operation, parent=parent, attributes=attributes
-        ).start()
-
-    def new_llm(
-        self,
-        *,
-        model: str | None,
-        provider: str | None = None,
-        operation: Operation | str = Operation.CHAT,
-        parent: Parent = CURRENT,
-        attributes: Mapping[str, object] | None = None,
-    ) -> LlmInvocation:
-        """Make an LLM call that has not begun; arguments as for `start_llm`."""
         callsite = self._callsites.get_llm(operation, model, provider, attributes)
         return LlmInvocation(callsite, resolve_parent(parent))
 
@@ -198,32 +205,23 @@ class Recorder:
     def adopt_llm(
         self,
         *,
-        model: str | None,
-        provider: str | None = None,
-        operation: Operation | str = Operation.CHAT,
-        parent: Parent = CURRENT,
         start_unix_ns: int | None = None,
         span_context: SpanContext | None = None,
         scope: Scope | None = None,
-        attributes: Mapping[str, object] | None = None,
+        **call: Unpack[LlmOptions],
     ) -> LlmInvocation:
         """Record an LLM call that a framework began; listeners (`add_llm_listener`) are not notified.
 
         Args:
-            model: the model asked for; `record_request` sets it if it becomes known later.
-            provider: who serves it; inferred from the model when left out.
-            operation: `chat` or `embeddings`.
-            parent: as for `adopt`.
             start_unix_ns: as for `adopt`.
             span_context: as for `adopt`.
             scope: as for `adopt`.
-            attributes: for the audit log.
+            call: as for `new_llm`; `record_request` sets the model if it becomes known later.
 
         Raises:
             ValueError: the operation is not an LLM call.
         """
-        call = self.new_llm(model=model, provider=provider, operation=operation, parent=parent, attributes=attributes)
-        return _adopted(call, start_unix_ns, span_context, scope)
+        return _adopted(self.new_llm(**call), start_unix_ns, span_context, scope)
 
     def add_llm_listener(self, listener: LlmListener) -> None:
         """Notify an object when LLM calls of this recorder begin and end; without listeners this costs nothing.
@@ -259,21 +257,12 @@ class Recorder:
         operation: Operation | str = Operation.CHAT,
         service_tier: str | None = None,
         attributes: Mapping[str, object] | None = None,
-        agent: str | None = None,
-        workflow: str | None = None,
-        request_id: str | None = None,
-        tenant_id: str | None = None,
-        user_id: str | None = None,
-        session_id: str | None = None,
-        ended_at: datetime | float | None = None,
-        error: BaseException | None = None,
-        error_type: str | None = None,
-        error_message: str | None = None,
         time_to_first_token: float | None = None,
         streaming: bool = False,
         retries: int = 0,
         response_id: str | None = None,
         finish_reasons: Sequence[str] = (),
+        **known: Unpack[EndedOptions],
     ) -> RecordedCall:
         """Record an LLM call that has already ended; it gets no span, and needs no run around it.
 
@@ -289,22 +278,20 @@ class Recorder:
             operation: `chat` or `embeddings`.
             service_tier: `flex`, `priority`, `batch`, … as the provider charged it.
             attributes: for the audit log.
-            agent: the agent that asked, for labels and reports; no run of it is booked.
-            workflow: the workflow that it belonged to, also for labels and reports.
-            request_id: the request; that of the context when left out, as for the three that follow.
-            tenant_id: the customer.
-            user_id: the user.
-            session_id: the conversation.
-            ended_at: when it ended, as a `datetime` (without a zone: local time) or in seconds since the Unix epoch;
-                now when left out.
-            error: the exception that ended it: status, class and category follow from it.
-            error_type: the qualified name of its class, where the exception is not at hand.
-            error_message: its text; kept, redacted, only where content is captured.
             time_to_first_token: in seconds, for a stream.
             streaming: whether the answer was a stream.
             retries: attempts beyond the first.
             response_id: the provider's identifier of the response.
             finish_reasons: why the model stopped, one for each choice.
+            known: `agent`: the agent that asked, for labels and reports; no run of it is booked.
+                `workflow`: the workflow that it belonged to, also for labels and reports.
+                `request_id`, `tenant_id`, `user_id`, `session_id`: the request, the customer, the user and the
+                conversation; those of the context when left out.
+                `ended_at`: when it ended, as a `datetime` (without a zone: local time) or in seconds since the Unix
+                epoch; now when left out.
+                `error`: the exception that ended it: status, class and category follow from it.
+                `error_type`: the qualified name of its class, where the exception is not at hand.
+                `error_message`: its text; kept, redacted, only where content is captured.
 
         Returns:
             What was booked: usage, cost and where the cost comes from, request ID.
@@ -313,35 +300,25 @@ class Recorder:
             ValueError: status or operation is unknown.
         """
         kind, runtime = llm_operation(operation), self.runtime
-        identity = (request_id, tenant_id, user_id, session_id)
-        facts = Facts(status, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, identity)
+        facts = facts_of(status, duration_seconds, **known)
         answered = (response_model, response_id, finish_reasons, service_tier)
         answer = StatedAnswer(usage, cost, cached, time_to_first_token, retries, streaming, *answered)
 
         def make() -> StatedCall:
-            known = runtime.checked_attributes("record_llm_call", attributes)
-            return StatedCall(self._callsites.get_llm(kind, model, provider, known), current_run())
+            given = runtime.checked_attributes("record_llm_call", attributes)
+            return StatedCall(self._callsites.get_llm(kind, model, provider, given), current_run())
 
         return book_call(make, facts, answer, runtime)
 
-    def record_run(  # noqa: PLR0913  one argument for each thing that can be known after the fact
+    def record_run(
         self,
         kind: Operation | str,
         name: str,
         status: Status | str | None = None,
         duration_seconds: float = 0.0,
         *,
-        agent: str | None = None,
-        workflow: str | None = None,
-        request_id: str | None = None,
-        tenant_id: str | None = None,
-        user_id: str | None = None,
-        session_id: str | None = None,
-        ended_at: datetime | float | None = None,
-        error: BaseException | None = None,
-        error_type: str | None = None,
-        error_message: str | None = None,
         attributes: Mapping[str, object] | None = None,
+        **known: Unpack[EndedOptions],
     ) -> RecordedRun:
         """Record a workflow, an agent's run or a tool call that has already ended; it gets no span.
 
@@ -350,17 +327,8 @@ class Recorder:
             name: of the workflow, agent or tool; a metric label, so of a bounded set.
             status: as for `record_llm_call`.
             duration_seconds: how long it took.
-            agent: the agent that a tool, or an agent beneath it, worked for.
-            workflow: the workflow that it belonged to.
-            request_id: as for `record_llm_call`, like all that follow.
-            tenant_id: the customer.
-            user_id: the user.
-            session_id: the conversation.
-            ended_at: when it ended.
-            error: the exception that ended it.
-            error_type: the qualified name of its class.
-            error_message: its text.
             attributes: for the audit log.
+            known: as for `record_llm_call`; `agent` is the agent that a tool, or an agent beneath it, worked for.
 
         Returns:
             What was booked: request ID, invocation ID and status.
@@ -369,8 +337,7 @@ class Recorder:
             ValueError: kind or status is unknown, or the kind is an LLM call (use `record_llm_call`).
         """
         operation = inner_operation(_KINDS.get(kind, kind))
-        identity = (request_id, tenant_id, user_id, session_id)
-        facts = Facts(status, duration_seconds, ended_at, error, error_type, error_message, agent, workflow, identity)
+        facts = facts_of(status, duration_seconds, **known)
 
         def make() -> StatedRun:
             return StatedRun(self._callsites.get(operation, plain_text(name), attributes), current_run())

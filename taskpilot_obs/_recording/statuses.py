@@ -88,6 +88,18 @@ def classify(kind: type[BaseException]) -> tuple[Status, str]:
     return found
 
 
+def outcome_of(error: BaseException) -> tuple[Status, str]:
+    """Return the status and the `error.type` of an exception; a group has the status that all its members share.
+
+    `asyncio.TaskGroup` wraps what its tasks raise, a refusal or a timeout too.
+    """
+    status, name = classify(type(error))
+    if status is Status.ERROR and isinstance(error, BaseExceptionGroup):
+        shared = {outcome_of(member)[0] for member in error.exceptions}
+        status = shared.pop() if len(shared) == 1 else status
+    return status, name
+
+
 def error_type(kind: type[BaseException]) -> str:
     """Return the `error.type` of a class: `openai.RateLimitError`, `ValueError`."""
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

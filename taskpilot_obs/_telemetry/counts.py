@@ -17,25 +17,25 @@ HALF: Final = 1 << 32
 class Counts(NamedTuple):
     """What a group of LLM calls adds up to."""
 
-    requests: int = 0
-    successes: int = 0
-    failures: int = 0
-    priced: int = 0
+    requests: int
+    successes: int
+    failures: int
+    priced: int
     """Calls with a known cost."""
-    cache_hits: int = 0
+    cache_hits: int
     """Calls that the application's own cache answered; they cost nothing."""
-    input_tokens: int = 0
-    output_tokens: int = 0
-    reasoning_tokens: int = 0
-    cached_tokens: int = 0
-    cache_write_tokens: int = 0
-    cost_nano: int = 0
-    cost_rest: int = 0
-    refused: int = 0
+    input_tokens: int
+    output_tokens: int
+    reasoning_tokens: int
+    cached_tokens: int
+    cache_write_tokens: int
+    cost_nano: int
+    cost_rest: int
+    refused: int
     """Calls that were refused, by the provider or before they were sent; they cost nothing."""
-    partly_priced: int = 0
+    partly_priced: int
     """Calls with a cost that is known to be incomplete."""
-    latency_total_ms: float = 0.0
+    latency_total_ms: float
 
     @property
     def billable(self) -> int:
@@ -57,6 +57,9 @@ class Counts(NamedTuple):
         return Counts(*map(_add, self, other))
 
 
+NO_CALLS: Final = Counts._make([0] * len(Counts._fields))
+
+
 def _add(mine: float, theirs: float) -> Any:
     return mine + theirs
 
@@ -64,13 +67,8 @@ def _add(mine: float, theirs: float) -> Any:
 def counts_of(values: Sequence[Any]) -> Counts:
     """From SQL's sums: NULL where there was nothing, and decimals on PostgreSQL."""
     *whole, high, low, rest, refused, partly_priced, latency = (value or 0 for value in values)
-    return Counts(*map(int, whole))._replace(
-        cost_nano=joined(high, low),
-        cost_rest=int(rest),
-        refused=int(refused),
-        partly_priced=int(partly_priced),
-        latency_total_ms=float(latency),
-    )
+    money = (joined(high, low), int(rest))
+    return Counts._make([*map(int, whole), *money, int(refused), int(partly_priced), float(latency)])
 
 
 def joined(high: int | Decimal | None, low: int | Decimal | None) -> int:

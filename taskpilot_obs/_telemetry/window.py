@@ -50,6 +50,13 @@ _SUMMED: Final = (
     *("cost_nano", "cost_rest"),
 )
 """Columns that `Counts` has the sum of, under the same name."""
+_STATED: Final = ("prompt_name", "step_id", "task_id", "workflow_run_id", "thought_id", "experiment", "variant")
+"""Names that the attributes of a call may state."""
+_NAMES: Final = (
+    *("organization_id", "user_id", "session_id", "agent", "workflow", "model_name", "provider", "request_id"),
+    *_STATED,
+)
+_POSITIONS: Final = {name: position for position, name in enumerate(_NAMES)}
 
 
 class HeldCall(NamedTuple):
@@ -70,31 +77,29 @@ class HeldCall(NamedTuple):
     cost_rest: int | None
     failure: str | None
     """The category of an error, or else its class, or else the status."""
-    organization_id: str | None
-    user_id: str | None
-    session_id: str | None
-    agent: str | None
-    workflow: str | None
-    model_name: str | None
-    provider: str | None
-    prompt_name: str | None
-    request_id: str | None
-    step_id: str | None
-    task_id: str | None
-    workflow_run_id: str | None
-    thought_id: str | None
-    experiment: str | None
-    variant: str | None
+    names: tuple[str | None, ...]
+    """What it can be found and grouped by, in the order of `_NAMES`."""
 
 
-_POSITIONS: Final = {name: position for position, name in enumerate(HeldCall._fields)}
 _unpacked: Final = partial(tuple.__new__, HeldCall)
 
 
 def held_call(call: Invocation) -> HeldCall:
     """What is held of a finished LLM call."""
-    said = call.attributes.get
     usage = call.usage or _NO_USAGE
+    cost_nano, cost_rest = money_of(None if call.cached else call.cost)
+    failure, *names = texts(
+        call.error_category or call.error_type or call.status.value,
+        tenant_of(call),
+        call.user,
+        call.session,
+        call.agent,
+        call.workflow,
+        call.model,
+        call.provider,
+        call.request_id,
+        *map(call.attributes.get, _STATED),
+    )
     return HeldCall(
         ended_us(call),
         SUCCESS[call.status],
@@ -107,25 +112,10 @@ def held_call(call: Invocation) -> HeldCall:
         token_count(usage.reasoning_tokens),
         token_count(usage.cache_read_tokens),
         token_count(usage.cache_write_tokens),
-        *money_of(None if call.cached else call.cost),
-        *texts(
-            call.error_category or call.error_type or call.status.value,
-            tenant_of(call),
-            call.user,
-            call.session,
-            call.agent,
-            call.workflow,
-            call.model,
-            call.provider,
-            said("prompt_name"),
-            call.request_id,
-            said("step_id"),
-            said("task_id"),
-            said("workflow_run_id"),
-            said("thought_id"),
-            said("experiment"),
-            said("variant"),
-        ),
+        cost_nano,
+        cost_rest,
+        failure,
+        tuple(names),
     )
 
 
@@ -137,6 +127,8 @@ def _packed(call: HeldCall) -> bytes:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return tuple(map(_plain, value))
     if isinstance(value, str):
         return str.__str__(value)
     if isinstance(value, float):
@@ -229,13 +221,13 @@ class HeldCalls:
 
     def about(self, start: datetime, end: datetime, filters: Filters, /) -> AbstractContextManager[Answers]:
         """Answers about the calls that ended in [start, end) and pass the filters."""
-        asked = filters.asked
+        asked = dict(filters)
         is_here = all(asked.pop(name, own) == own for name, own in self._source.items())
         first, last = (start - EPOCH) // _MICROSECOND, (end - EPOCH) // _MICROSECOND
         found = [call for call in self._calls if first <= call[0] < last] if is_here else []
         for name, value in asked.items():
             position = _POSITIONS[name]
-            found = [call for call in found if (call[position] or "") == value]
+            found = [call for call in found if (call.names[position] or "") == value]
         return nullcontext(HeldAnswers(found, min(self.held.since, end) if start < self.held.since else None))
 
 
@@ -287,9 +279,10 @@ def _grouped(calls: Iterable[HeldCall], by: By) -> dict[Key, list[HeldCall]]:
     columns = [_POSITIONS[name] for name in by.dimensions]
     step_us = None if by.step is None else by.step // _MICROSECOND
     raw: defaultdict[Any, list[HeldCall]] = defaultdict(list)
-    key_of = itemgetter(*columns) if columns else lambda _call: ()
+    key_of = itemgetter(*columns) if columns else lambda _names: ()
     for call in calls:
-        raw[key_of(call) if step_us is None else (call.ended_us // step_us, key_of(call))].append(call)
+        key = key_of(call.names)
+        raw[key if step_us is None else (call.ended_us // step_us, key)].append(call)
     found: defaultdict[Key, list[HeldCall]] = defaultdict(list)
     for key, members in raw.items():
         found[_key(key, len(columns), has_step=step_us is not None)] += members

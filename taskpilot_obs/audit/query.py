@@ -5,10 +5,11 @@ from __future__ import annotations
 import heapq
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from taskpilot_obs._support import durations
@@ -24,14 +25,10 @@ Entry = dict[str, Any]
 
 
 class Filter(NamedTuple):
-    """Which records are wanted: all of what is not None."""
+    """Which records are wanted."""
 
-    request_id: str | None = None
-    agent: str | None = None
-    status: str | None = None
-    log_type: str | None = None
-    event: str | None = None
-    tenant_id: str | None = None
+    values: Mapping[str, str] = MappingProxyType({})
+    """What fields have, by the name of the field."""
     since: datetime | None = None
     until: datetime | None = None
 
@@ -94,8 +91,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def _matching(chain: Chain, wanted: Filter, damage: Damage) -> Iterator[Entry]:
-    exact = {name: value for name, value in wanted._asdict().items() if isinstance(value, str)}
-    needles = [json.dumps(value).encode("ascii") for value in exact.values()]
+    needles = [json.dumps(value).encode("ascii") for value in wanted.values.values()]
     since, until = _stamp(wanted.since), _stamp(wanted.until)
     for path in chain.files():
         with open_to_read(path) as file:
@@ -103,7 +99,7 @@ def _matching(chain: Chain, wanted: Filter, damage: Damage) -> Iterator[Entry]:
                 is_in_time = (since is None or record[Field.TIMESTAMP] >= since) and (
                     until is None or record[Field.TIMESTAMP] < until
                 )
-                if is_in_time and all(record.get(name) == value for name, value in exact.items()):
+                if is_in_time and all(record.get(name) == value for name, value in wanted.values.items()):
                     yield record
 
 

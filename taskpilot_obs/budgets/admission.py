@@ -186,10 +186,10 @@ class AdmissionController:
         scope = run.scope
         tenant, user, session = (None, None, None) if scope is None else scope[1:4]
         workflow, agent = run.lineage()
-        call = CallScope(tenant, agent, workflow, run.request_model, run.provider, user, None, *self.source)
         origin = Origin(run.request_id, run.invocation_id, None, workflow, agent, *run.span_ids, tenant, user, session)
+        call = CallScope(origin, run.request_model, run.provider, None, self.source)
         estimate = estimate_any(args, kwargs, guarded(COMPONENT, self.counters))
-        return AdmissionRequest(run.invocation_id, call, estimate, origin, self.now())
+        return AdmissionRequest(run.invocation_id, call, estimate, self.now())
 
     def _concerns(self, admitted: Admitted, budgets: Sequence[Budget]) -> bool:
         return any(budget.scope_key(admitted.request.call) is not None for budget in budgets)
@@ -349,7 +349,7 @@ class AdmissionController:
             resets_at=resets_at,
             needed=budget.amount(line.amount),
             unit=budget.unit,
-            tenant=request.call.tenant,
+            tenant=request.origin.tenant,
             scope=budget.scope_of(line.account.scope_key),
             retry_after_s=waits if budget.is_rate else None,
             request_id=request.origin.request_id,

@@ -18,8 +18,12 @@ class AdmissionRequest(NamedTuple):
     reservation_id: str
     call: CallScope
     estimate: CallEstimate
-    origin: Origin
     at_unix_ns: int
+
+    @property
+    def origin(self) -> Origin:
+        """Where the call comes from."""
+        return self.call.origin
 
 
 class Admitted:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskpilot_obs._support.hooks import settled
 from taskpilot_obs.budgets.ledger import Balance, Refusal, ReservationLine, Settled
@@ -17,18 +17,7 @@ from taskpilot_obs.semconv import Label
 if TYPE_CHECKING:
     from taskpilot_obs.records import Record
 
-_THRESHOLD: Final = "threshold"
-_LIMIT: Final = "limit"
-_SPENT: Final = "spent"
-_RESERVED: Final = "reserved"
-_NEEDED: Final = "needed"
-_UNIT: Final = "unit"
-_SCOPE: Final = "scope_key"
-_START: Final = "period_start"
-_RESETS: Final = "resets_at"
-_REFUSED: Final = "refused"
 _SCOPED: Final = "scope."
-_TENANT: Final = "tenant"
 _NO_SCOPE: Final[Mapping[str, str]] = MappingProxyType({})
 
 
@@ -44,8 +33,8 @@ class BudgetAlert(NamedTuple):
     """`usd` or `tokens`."""
     period: str
     period_start: datetime
-    resets_at: datetime | None
-    scope_key: str
+    resets_at: datetime | None = None
+    scope_key: str = ""
     """Whose limit it is, where the budget is split by tenant, user, …: JSON; else empty."""
     scope: Mapping[str, str] = _NO_SCOPE
     """What the budget is scoped to: the fixed names of its scope, and those that it is split by."""
@@ -53,6 +42,19 @@ class BudgetAlert(NamedTuple):
     """The tenant whose limit it is, where the budget is scoped to one or split by tenant."""
     refused: bool = False
     """Whether the limit counts as reached because a call was refused for lack of room."""
+
+
+_READERS: Final[Mapping[str, Callable[[str], object]]] = {
+    "threshold": float,
+    "limit": Decimal,
+    "spent": Decimal,
+    "unit": str,
+    Label.PERIOD: str,
+    "period_start": datetime.fromisoformat,
+    "resets_at": datetime.fromisoformat,
+    "scope_key": str,
+}
+"""How the attributes of a decision become fields of its alert, by their common name."""
 
 
 def alerts_of(settled: Settled, time_unix_ns: int) -> list[Decision]:
@@ -66,7 +68,7 @@ def alerts_of(settled: Settled, time_unix_ns: int) -> list[Decision]:
 def exhausted_by(refusal: Refusal, time_unix_ns: int) -> Decision:
     """The decision about a budget that refuses calls for lack of room: it counts as exhausted, though some is left."""
     decision = _alert(refusal.line, refusal.balance, ALL, "calls are refused for lack of room", time_unix_ns)
-    return decision._replace(attributes={**decision.attributes, _REFUSED: True})
+    return decision._replace(attributes={**decision.attributes, "refused": True})
 
 
 def _alert(line: ReservationLine, balance: Balance, permille: int, reason: str, time_unix_ns: int) -> Decision:
@@ -78,12 +80,12 @@ def _alert(line: ReservationLine, balance: Balance, permille: int, reason: str, 
         Origin(tenant=_tenant_of(line)),
         time_unix_ns,
         reason,
-        attributes={**_figures(line, balance), _THRESHOLD: permille / ALL},
+        attributes={**_figures(line, balance), "threshold": permille / ALL},
     )
 
 
 def _tenant_of(line: ReservationLine) -> str | None:
-    return line.budget.scope_of(line.account.scope_key).get(_TENANT)
+    return line.budget.scope_of(line.account.scope_key).get("tenant")
 
 
 def refusal_of(refusal: Refusal, origin: Origin, time_unix_ns: int, *, refused: bool) -> Decision:
@@ -98,7 +100,7 @@ def refusal_of(refusal: Refusal, origin: Origin, time_unix_ns: int, *, refused: 
         time_unix_ns,
         "no room for the call",
         stage=Stage.INPUT,
-        attributes={**_figures(line, refusal.balance), _NEEDED: str(line.budget.amount(line.amount))},
+        attributes={**_figures(line, refusal.balance), "needed": str(line.budget.amount(line.amount))},
     )
 
 
@@ -122,16 +124,16 @@ def _figures(line: ReservationLine, balance: Balance) -> dict[str, AttributeValu
     budget, window = line.budget, line.window
     figures: dict[str, AttributeValue] = {
         Label.PERIOD: budget.period,
-        _UNIT: budget.unit,
-        _LIMIT: str(budget.amount(budget.limit)),
-        _SPENT: str(budget.amount(balance.spent)),
-        _RESERVED: str(budget.amount(balance.reserved)),
-        _START: window.start.isoformat(),
+        "unit": budget.unit,
+        "limit": str(budget.amount(budget.limit)),
+        "spent": str(budget.amount(balance.spent)),
+        "reserved": str(budget.amount(balance.reserved)),
+        "period_start": window.start.isoformat(),
     }
     if window.end is not None:
-        figures[_RESETS] = window.end.isoformat()
+        figures["resets_at"] = window.end.isoformat()
     if line.account.scope_key:
-        figures[_SCOPE] = line.account.scope_key
+        figures["scope_key"] = line.account.scope_key
     return figures | _scoped(line)
 
 
@@ -145,23 +147,11 @@ def read_alert(record: Record) -> BudgetAlert | None:
     if not isinstance(record, Decision) or record.kind is not DecisionKind.BUDGET:
         return None
     said = {key: str(value) for key, value in record.attributes.items()}
-    if _THRESHOLD not in said:
+    if "threshold" not in said:
         return None
+    stated: dict[str, Any] = {name: read(said[name]) for name, read in _READERS.items() if name in said}
     scope = {key.removeprefix(_SCOPED): value for key, value in said.items() if key.startswith(_SCOPED)}
-    return BudgetAlert(
-        record.name,
-        float(said[_THRESHOLD]),
-        Decimal(said[_LIMIT]),
-        Decimal(said[_SPENT]),
-        said[_UNIT],
-        said[Label.PERIOD],
-        datetime.fromisoformat(said[_START]),
-        datetime.fromisoformat(said[_RESETS]) if _RESETS in said else None,
-        said.get(_SCOPE, ""),
-        scope,
-        scope.get(_TENANT),
-        _REFUSED in said,
-    )
+    return BudgetAlert(budget=record.name, **stated, scope=scope, tenant=scope.get("tenant"), refused="refused" in said)
 
 
 class AlertExporter:

@@ -37,13 +37,16 @@ class ReservationLine(NamedTuple):
 class Balance(NamedTuple):
     """The figures of an account, in its budget's smallest unit."""
 
-    spent: int = 0
-    reserved: int = 0
-    alerted: int = 0
+    spent: int
+    reserved: int
+    alerted: int
     """The highest threshold that was alerted in the period, in thousandths of the limit."""
-    refusals: int = 0
-    assumed: int = 0
+    refusals: int
+    assumed: int
     """The part of `spent` that was booked by estimate, because the call's cost is unknown."""
+
+
+UNUSED: Final = Balance(0, 0, 0, 0, 0)
 
 
 class Refusal(NamedTuple):
@@ -230,7 +233,7 @@ class MemoryLedger:
         if line.account not in self._balances:
             if line.window.end is not None:
                 self._ends[line.account] = line.window.end
-            self._balances[line.account] = Balance()
+            self._balances[line.account] = UNUSED
         return self._balances[line.account]
 
     def _expire(self, now: datetime) -> int:

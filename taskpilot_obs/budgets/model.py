@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from taskpilot_obs._support.calendar import calendar_period, zone_of
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.providers.names import canonical, canonical_model
+from taskpilot_obs.records import Origin, Source
 from taskpilot_obs.semconv import NONE
 
 Period = Literal["day", "week", "month", "total", "minute", "hour"]
@@ -59,26 +60,28 @@ class Window(NamedTuple):
 class CallScope(NamedTuple):
     """The properties of a call that a budget's scope may match."""
 
-    tenant: str | None = None
-    agent: str | None = None
-    """The nearest agent."""
-    workflow: str | None = None
-    model: str | None = None
+    origin: Origin
+    model: str | None
     """The model asked for."""
-    provider: str | None = None
-    user: str | None = None
-    answered_by: str | None = None
+    provider: str | None
+    answered_by: str | None
     """The model that answered."""
-    service: str | None = None
-    """The service that makes the call, as configured."""
-    environment: str | None = None
-    """Where it runs, as configured."""
+    source: Source
 
     @property
     def model_name(self) -> str | None:
         """The one name of the model asked for, or else of the one that answered."""
         named = self.model or self.answered_by
         return None if named is None else canonical_model(named)
+
+    def value_of(self, key: str) -> str | None:
+        """The call's value of one of `SCOPES`."""
+        if key == "model":
+            return self.model_name
+        if key == "provider":
+            return self.provider
+        value: str | None = getattr(self.source if key in Source._fields else self.origin, key)
+        return value
 
 
 class _WrongOptionError(ValueError):
@@ -270,7 +273,7 @@ class Budget:
         """The key of the ledger's account for a call; None if the call is out of scope."""
         split: dict[str, str] = {}
         for key, wanted in self.scope.items():
-            value = call.model_name if key == "model" else getattr(call, key)
+            value = call.value_of(key)
             if wanted == EACH:
                 split[key] = value or NONE
             elif not (_fits(value, wanted) or (key == "model" and _fits_model(call, wanted))):

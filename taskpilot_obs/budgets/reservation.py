@@ -8,8 +8,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs._recording.current_run import current_run
+from taskpilot_obs._recording.point_events import origin_of
 from taskpilot_obs._recording.scope import current_admitted, current_scope, restore
-from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._recording.statuses import outcome_of
 from taskpilot_obs._support.ids import new_request_id
 from taskpilot_obs.budgets.admitted import AdmissionRequest, Admitted
 from taskpilot_obs.budgets.estimates import estimate_call
@@ -69,11 +70,8 @@ class Reservation:
         running, scope = current_run(), current_scope.get()
         if scope is None and running is not None:
             scope = running.scope
-        workflow, agent = (None, None) if running is None else running.lineage()
-        tenant, user = (None, None) if scope is None else (scope.tenant, scope.user)
-        call = CallScope(tenant, agent, workflow, self._model, self._provider, user, None, *admission.source)
-        estimate, origin = estimate_call(*self._arguments), self._recorder.origin()
-        return AdmissionRequest(new_request_id(), call, estimate, origin, admission.now())
+        call = CallScope(origin_of(running, scope), self._model, self._provider, None, admission.source)
+        return AdmissionRequest(new_request_id(), call, estimate_call(*self._arguments), admission.now())
 
     def reserve(self) -> None:
         """Reserve; within another reservation nothing, because that one is made for the call.
@@ -141,7 +139,7 @@ class Reservation:
         admitted, self._admitted = self._admitted, None
         admission = self._budgets()
         if admitted is not None and admission:
-            billed = error is None or classify(type(error))[0] not in _UNBILLED
+            billed = error is None or outcome_of(error)[0] not in _UNBILLED
             admission.end_later(admitted.reservation_id, billed)
 
     def __del__(self) -> None:

@@ -22,7 +22,7 @@ from taskpilot_obs._support.guarded import guarded, log_failure, run_to_completi
 from taskpilot_obs.budgets.admission import COMPONENT, AdmissionController
 from taskpilot_obs.budgets.admitted import Admitted
 from taskpilot_obs.budgets.alerts import alerts_of
-from taskpilot_obs.budgets.ledger import Balance, BudgetAccount, Charge, ReservationLine, Settled
+from taskpilot_obs.budgets.ledger import UNUSED, Balance, BudgetAccount, Charge, ReservationLine, Settled
 from taskpilot_obs.budgets.model import CallScope, to_pico_usd
 from taskpilot_obs.budgets.outbox import Outbox
 from taskpilot_obs.exceptions import StoreError
@@ -30,7 +30,7 @@ from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Status
 
 if TYPE_CHECKING:
     from taskpilot_obs.budgets.model import Budget
-    from taskpilot_obs.records import Record, Source
+    from taskpilot_obs.records import Record
     from taskpilot_obs.semconv import Metric
 
 logger = logging.getLogger("taskpilot_obs")
@@ -223,7 +223,7 @@ class Settler:
         admission, own = self._admission, record.reservation_id
         admitted = None if own is None or own in settled else admission.held.get(own)
         charges = [] if admitted is None else self._reserved_charges(record, admitted, settled)
-        call = _scope_of(record, admission.source)
+        call = CallScope(record.origin, record.request_model, record.provider, record.response_model, admission.source)
         reserved = () if admitted is None else {line.budget.name for line in admitted.lines}
         for budget in admission.budgets:
             amount = actual_amount(record, budget) if budget.name not in reserved else None
@@ -306,7 +306,7 @@ class Settler:
         with self._sending:
             self._tops = {}
             for budget in admission.budgets:
-                self._show_if_top(budget, BudgetAccount(budget.name, "", starts[budget.name]), Balance())
+                self._show_if_top(budget, BudgetAccount(budget.name, "", starts[budget.name]), UNUSED)
                 for account, balance in found.items():
                     if account.budget == budget.name:
                         self._show_if_top(budget, account, balance)
@@ -361,16 +361,3 @@ def actual_amount(record: Invocation, budget: Budget) -> int | None:
     if usage is None:
         return 0 if record.pricing is Pricing.FREE else None
     return (usage.input_tokens or 0) + (usage.output_tokens or 0)
-
-
-def _scope_of(record: Invocation, source: Source) -> CallScope:
-    return CallScope(
-        record.tenant,
-        record.agent,
-        record.workflow,
-        record.request_model,
-        record.provider,
-        record.user,
-        record.response_model,
-        *source,
-    )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
-from taskpilot_obs.budgets.ledger import Balance
+from taskpilot_obs.budgets.ledger import UNUSED, Balance
 from taskpilot_obs.budgets.model import Budget, Window
 from taskpilot_obs.exceptions import ConfigurationError
 
@@ -64,7 +64,7 @@ def statuses(budgets: Sequence[Budget], ledger: Ledger, at: datetime) -> list[Bu
             if account.budget == budget.name and account.period_start == window.start
         }
         if not own:
-            own[""] = Balance()
+            own[""] = UNUSED
         found += [_status(budget, window, key, balance, at) for key, balance in sorted(own.items())]
     return found
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from enum import Enum
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from rich.box import SIMPLE_HEAD
 from rich.cells import cell_len
@@ -26,22 +25,16 @@ Cell = object
 """Anything, made printable; or a `Text`, which carries a colour and is drawn as it is."""
 
 
-class ColumnKind(Enum):
-    """How a column may be narrowed."""
-
-    NAME = "name"
-    """Wraps, at any character if necessary."""
-    FIGURE = "figure"
-    """A number with its unit, to the right; stays whole."""
-    WHOLE = "whole"
-    """An ID, a time or a word, to the left; stays whole."""
+ColumnKind = Literal["name", "figure", "whole"]
+"""A name wraps, at any character if necessary. A figure with its unit stands to the right, and an ID, a time or a word
+to the left; both stay whole."""
 
 
 class Column(NamedTuple):
     """One column of a table."""
 
     title: str
-    kind: ColumnKind = ColumnKind.FIGURE
+    kind: ColumnKind = "figure"
     rank: int = ESSENTIAL
     """The columns of the highest rank are left out first where the terminal is too narrow."""
     least: int = _NARROWEST_NAME
@@ -50,7 +43,7 @@ class Column(NamedTuple):
 
 def name_column(title: str, rank: int = ESSENTIAL, least: int = _NARROWEST_NAME) -> Column:
     """A column of names or sentences, which may wrap."""
-    return Column(title, ColumnKind.NAME, rank, least)
+    return Column(title, "name", rank, least)
 
 
 def figure_columns(ranks: Mapping[str, int]) -> tuple[Column, ...]:
@@ -60,7 +53,7 @@ def figure_columns(ranks: Mapping[str, int]) -> tuple[Column, ...]:
 
 def whole_column(title: str, rank: int = ESSENTIAL) -> Column:
     """A column of IDs, times or fixed words, which stay whole."""
-    return Column(title, ColumnKind.WHOLE, rank)
+    return Column(title, "whole", rank)
 
 
 class FittedTable:
@@ -116,7 +109,7 @@ class FittedTable:
 
     def _least(self) -> list[int]:
         return [
-            min(width, max(column.least, cell_len(column.title))) if column.kind is ColumnKind.NAME else width
+            min(width, max(column.least, cell_len(column.title))) if column.kind == "name" else width
             for column, width in zip(self._columns, self._widths, strict=True)
         ]
 
@@ -131,9 +124,9 @@ class FittedTable:
             column = self._columns[number]
             made.add_column(
                 column.title,
-                justify="right" if column.kind is ColumnKind.FIGURE else "left",
+                justify="right" if column.kind == "figure" else "left",
                 width=widths[number],
-                no_wrap=column.kind is not ColumnKind.NAME,
+                no_wrap=column.kind != "name",
                 overflow="fold",
             )
         for row in self._rows:
@@ -143,7 +136,7 @@ class FittedTable:
     def _shared_out(self, shown: Sequence[int], room: int) -> list[int]:
         """Widths of all columns: figures as they need, names from the room that remains, the narrow ones first."""
         widths = self._least()
-        names = sorted((n for n in shown if self._columns[n].kind is ColumnKind.NAME), key=self._widths.__getitem__)
+        names = sorted((n for n in shown if self._columns[n].kind == "name"), key=self._widths.__getitem__)
         for done, number in enumerate(names):
             spare = room - self._needed(shown, widths)
             widths[number] = min(self._widths[number], widths[number] + spare // (len(names) - done))

@@ -140,8 +140,9 @@ def query(  # noqa: PLR0913  a command line has as many options as it has
     """
     with _refusals(), _damage_reported() as damage:
         start = None if since is None else datetime.now(UTC) - _span("--since", since)
-        wanted = Filter(request_id, agent, status, log_type, event, tenant, start)
-        _show(query_log(path, wanted, damage), form)
+        given = {"agent": agent, "status": status, "log_type": log_type, "event": event, "tenant_id": tenant}
+        values = {name: value for name, value in (given | {"request_id": request_id}).items() if value is not None}
+        _show(query_log(path, Filter(values, start), damage), form)
 
 
 def prune(

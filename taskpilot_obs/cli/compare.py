@@ -116,14 +116,14 @@ def _limits(given: list[str]) -> dict[str, float]:
     """The guardrails that were given."""
     if not given:
         return {}
-    from taskpilot_obs.compare.guarding import checked_guardrails
+    from taskpilot_obs.compare.guardrails import checked_guardrails
 
     return checked_guardrails(dict(map(_share, given)))
 
 
 def _alarm(found: VariantsReport, limits: dict[str, float]) -> None:
     """Exit 3 where a guardrail is broken."""
-    from taskpilot_obs.compare.guarding import broken
+    from taskpilot_obs.compare.guardrails import broken
 
     alerts = broken(found, limits)
     for alert in alerts:

@@ -45,7 +45,7 @@ def optimise(
 ) -> None:
     """Print where money could be saved, the largest estimate first, each with its evidence and its uncertainty."""
     with explained():
-        from taskpilot_obs.compare.optimising import optimise as ask
+        from taskpilot_obs.compare import optimise as ask
         from taskpilot_obs.pricing import PriceTable
 
         found = ask(period, prices=PriceTable.load(prices or ()), store=store, tenant_id=tenant)

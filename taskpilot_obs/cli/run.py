@@ -13,6 +13,7 @@ from typing import Annotated, Final
 
 import typer
 
+from taskpilot_obs.cli._store_options import explained
 from taskpilot_obs.exceptions import MissingExtraError
 
 AUTOLOAD: Final = "taskpilot_obs.autoload"
@@ -41,7 +42,9 @@ def run(
     if program is None:
         raise typer.BadParameter(f"{command[0]!r} is not a program on PATH")
     environ = dict(os.environ)
-    environ["PYTHONPATH"] = os.pathsep.join([*_folders(), *filter(None, [environ.get("PYTHONPATH")])])
+    with explained():
+        folders = _folders()
+    environ["PYTHONPATH"] = os.pathsep.join([*folders, *filter(None, [environ.get("PYTHONPATH")])])
     if only:
         environ[NAMES] = ",".join(only)
     sys.stdout.flush()

@@ -36,23 +36,28 @@ _FIELD_OF: Final = {"user": "user", "session": "session", "tenant": "tenant", "r
 
 
 class Assignment:
-    """A context manager, `with` and `async with`, that yields the variant and binds it to everything inside."""
+    """A context manager, `with` and `async with`, that yields the variant and binds it to everything inside.
 
-    __slots__ = ("_scope", "_token", "variant")
+    It may be entered more than once, also within itself and by several tasks.
+    """
+
+    __slots__ = ("_scope", "_tokens", "variant")
 
     def __init__(self, variant: str, scope: Scope | None) -> None:
         self.variant = variant
         self._scope = scope
-        self._token: Token[Scope | None] | None = None
+        self._tokens: list[Token[Scope | None]] = []
 
     def __enter__(self) -> str:
         if self._scope is not None:
-            self._token = current_scope.set(self._scope)
+            self._tokens.append(current_scope.set(self._scope))
         return self.variant
 
     def __exit__(self, *_: object) -> None:
-        if self._token is not None:
-            restore(current_scope, self._token)
+        for token in reversed(self._tokens):  # those of other tasks cannot be restored here
+            if restore(current_scope, token):
+                self._tokens.remove(token)
+                return
 
     async def __aenter__(self) -> str:
         return self.__enter__()
@@ -89,7 +94,7 @@ class Experiment:
         secondary: Sequence[Measure] = (),
     ) -> None:
         _check_names(name, variants)
-        _check_shares(variants)
+        check_shares(variants, "variants")
         for measure in (primary, *secondary):
             if measure not in get_args(Measure):
                 raise ConfigurationError(f"given the measure {measure!r}; allowed are {', '.join(get_args(Measure))}")
@@ -200,10 +205,19 @@ def _check_names(name: str, variants: Mapping[str, float]) -> None:
             raise ConfigurationError(f"{what}: given {given!r}; give a name of 1 to {_LONGEST_NAME} characters")
 
 
-def _check_shares(variants: Mapping[str, float]) -> None:
-    if len(variants) < 2:  # noqa: PLR2004  fewer cannot be compared
-        raise ConfigurationError(f"variants: given {len(variants)}; an experiment compares two or more")
-    if not all(isfinite(share) and share > 0 for share in variants.values()):
-        raise ConfigurationError(f"variants: given {dict(variants)}; each share is a number above 0")
-    if not isclose(sum(variants.values()), 1.0, abs_tol=1e-9):
-        raise ConfigurationError(f"variants: the shares add up to {sum(variants.values()):g}; they must add up to 1")
+def check_shares(shares: Mapping[str, float], option: str) -> None:
+    """Refuse shares that are not a plan.
+
+    Args:
+        shares: the planned share of each variant.
+        option: which has them, for the message.
+
+    Raises:
+        ConfigurationError: there are fewer than two, one is not above 0, or they do not add up to 1.
+    """
+    if len(shares) < 2:  # noqa: PLR2004  fewer cannot be compared
+        raise ConfigurationError(f"{option}: given {len(shares)}; an experiment compares two or more variants")
+    if not all(isfinite(share) and share > 0 for share in shares.values()):
+        raise ConfigurationError(f"{option}: given {dict(shares)}; each share is a number above 0")
+    if not isclose(sum(shares.values()), 1.0, abs_tol=1e-9):
+        raise ConfigurationError(f"{option}: the shares add up to {sum(shares.values()):g}; they must add up to 1")

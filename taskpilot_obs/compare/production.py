@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, Unpack, get_args
 
 from taskpilot_obs._telemetry.answers import Bins, By
-from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.counts import NO_CALLS, Counts
 from taskpilot_obs._telemetry.filters import column_of
 from taskpilot_obs._telemetry.sketch import middle_of
 from taskpilot_obs.compare.intervals import newcombe, quantile_interval, wilson
@@ -32,7 +32,6 @@ GroupBy = Literal["model", "provider", "prompt_name", "agent", "variant", "perio
 _PERIOD: Final = "period"
 _ALIKE: Final = 0.8
 """Two groups do comparable work where at least this share of their calls is of the same kinds of work."""
-_EMPTY: Final = Counts()
 
 
 class Bounds(Frozen):
@@ -141,7 +140,9 @@ def compare(
     filters = filters_of(asked)
     if by == _PERIOD:
         before = (start - (end - start), start) if against is None else bounds(against, now)
-        told = [_of_period(store, stretch, filters, work) for stretch in ((start, end), before)]
+        stretches = ((start, end), before)
+        named = zip(_names(stretches), stretches, strict=True)
+        told = [_of_period(store, name, stretch, filters, work) for name, stretch in named]
     else:
         told = [_of(store, (start, end), filters, (column_of(by), work))]
     seen = {name: group for stretch in told for name, group in stretch.seen.items()}
@@ -178,17 +179,26 @@ def _of(
     return _Told(_by_group(counts, durations, rated), planned.incomplete_before)
 
 
-def _of_period(store: str | Store | None, stretch: tuple[datetime, datetime], filters: Filters, work: str) -> _Told:
+def _names(stretches: Sequence[tuple[datetime, datetime]]) -> list[str]:
+    """The periods as text: to the minute, or in full where that is the same for two of them."""
+    short = [" to ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in stretch) for stretch in stretches]
+    if len({*short}) == len(short):
+        return short
+    return [" to ".join(f"{moment:%Y-%m-%d %H:%M:%S.%f}" for moment in stretch) for stretch in stretches]
+
+
+def _of_period(
+    store: str | Store | None, name: str, stretch: tuple[datetime, datetime], filters: Filters, work: str
+) -> _Told:
     """A whole period as one group under its name."""
     found = _of(store, stretch, filters, (work,))
-    name = " to ".join(f"{moment:%Y-%m-%d %H:%M}" for moment in stretch)
     return found._replace(seen=dict(zip([name], found.seen.values(), strict=False)))  # a period without calls has none
 
 
 def _by_group(
     counts: Mapping[tuple[str, ...], Counts], durations: Bins, rated: Mapping[tuple[str, ...], Rated]
 ) -> dict[str, _Seen]:
-    found: defaultdict[str, _Seen] = defaultdict(lambda: _Seen(_EMPTY, Counter(), Counter(), Counter()))
+    found: defaultdict[str, _Seen] = defaultdict(lambda: _Seen(NO_CALLS, Counter(), Counter(), Counter()))
     for key, more in counts.items():
         *group_key, work = key
         name = "".join(group_key) or NONE

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, Literal, Unpack, get_args
 
+from taskpilot_obs._support.timestamps import aware
 from taskpilot_obs._telemetry.filters import column_of
 from taskpilot_obs._telemetry.money import PICO_PER_NANO, to_decimal, to_picos
 from taskpilot_obs._telemetry.values import NS_PER_US
@@ -143,6 +145,11 @@ class _Pricer:
         cost = None if entry is None else entry.card.cost(_usage(call), at_ns)
         return None if cost is None else to_picos(cost)
 
+    def source_of(self, call: UsedCall) -> str:
+        """Whose price a call got as it was booked: the shipped table by its version, or your own."""
+        entry = self._known.get(call[:5])
+        return "own price" if entry is not None and entry.source == FROM_OWN else load().source
+
     def _key_of(self, call: UsedCall) -> _Key:
         named = call[:4] if self.as_model is None else (None, None, self.as_model, None)
         return (*named, call.slot if self.at_ns is None else 0)
@@ -190,7 +197,7 @@ def reprice(
         prices: a table, or files of own prices (a contract); the shipped table by default.
         as_model: the model that all calls are priced as: `gpt-4o-mini`, `anthropic/claude-sonnet-4-5`. Its tokenizer
             may count differently.
-        at: prices in force then; by default those of each call's own time.
+        at: prices in force then, with its zone; by default those of each call's own time.
         by: what the groups are.
         apply: write the found cost of calls that were unpriced, with its provenance in `cost_source`. A booked cost is
             never changed.
@@ -204,17 +211,18 @@ def reprice(
         StoreError: the store is missing or cannot be used.
     """
     _check_options(by, booked_otherwise=apply and (as_model is not None or at is not None))
+    moment = None if at is None else aware(at, "at")
     table = prices if isinstance(prices, PriceTable) else PriceTable.load(prices or ())
     start, end = bounds(period, now)
-    pricer = _Pricer(table, as_model, None if at is None else int(at.timestamp() * 1e9))
+    pricer = _Pricer(table, as_model, None if moment is None else int(moment.timestamp() * 1e9))
     _check_model(pricer, end)
     sums: dict[str | None, _Sums] = {}
-    found: list[Correction] = []
+    found: defaultdict[str, list[Correction]] = defaultdict(list)
     with opened(store) as opened_store:
         with asked_of(opened_store, start, end, filters_of(asked)) as question:
             calls = used_calls(question, column_of(by), slot_us=SLOT_NS // NS_PER_US, to_write=apply)
-            _add_up(calls, pricer, sums, found.append if apply else None)
-        applied = _apply(opened_store, found, now) if apply else 0
+            _add_up(calls, pricer, sums, found if apply else None)
+        applied = sum(_apply(opened_store, each, source, now) for source, each in found.items())
     return _report((start, end), by, as_model, at, sums, applied)
 
 
@@ -239,7 +247,7 @@ def _add_up(
     calls: Iterable[UsedCall],
     pricer: _Pricer,
     sums: dict[str | None, _Sums],
-    correct: Callable[[Correction], None] | None,
+    found: defaultdict[str, list[Correction]] | None,
 ) -> None:
     for call in calls:
         repriced, booked = pricer(call), _booked(call)
@@ -247,15 +255,15 @@ def _add_up(
         if group is None:
             group = sums[call.group] = _Sums()
         group.add(booked, repriced)
-        if correct is None or booked is not None or repriced is None:
+        if found is None or booked is not None or repriced is None:
             continue
         if call.origin == UNPRICED and call.telemetry_id is not None:
-            correct(Correction(call.telemetry_id, call.ended_us, *divmod(repriced, PICO_PER_NANO)))
+            correction = Correction(call.telemetry_id, call.ended_us, *divmod(repriced, PICO_PER_NANO))
+            found[pricer.source_of(call)].append(correction)
 
 
-def _apply(store: Store, found: Sequence[Correction], now: datetime | None) -> int:
-    day = (now or datetime.now(UTC)).date()
-    source = f"repriced {day}: {load().source}"
+def _apply(store: Store, found: Sequence[Correction], prices: str, now: datetime | None) -> int:
+    source = f"repriced {aware(now).date()}: {prices}"
     written = 0
     for part in _parts(found):
         with store.writing() as connection:

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _BET: Final = 0.5
 """The Beta(1/2, 1/2) mixture: the bettor of Krichevsky and Trofimov, who knows nothing of the proportion beforehand."""
 _EDGE: Final = 1e-12
+ROUNDING: Final = 1e-12
+"""Two means whose difference is a smaller part of them are equal: they are sums of rounded numbers."""
 _TIGHTEST_AT: Final = 1_000
 """The number of observations at which the asymptotic sequence is tightest."""
 _FEWEST: Final = 100
@@ -146,6 +148,8 @@ def mean_difference_sequence(arm: Moments, base: Moments, *, confidence: float =
         return None
     n = arm.n + base.n
     radius = _asymptotic_radius(n, arm.variance * n / arm.n + base.variance * n / base.n, confidence)
+    # Equal constant costs of two arms have means that differ by a rounding error, and no variance.
+    radius = max(radius, ROUNDING * max(abs(arm.mean), abs(base.mean)))
     return Interval(arm.mean - base.mean - radius, arm.mean - base.mean + radius)
 
 

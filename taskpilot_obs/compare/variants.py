@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
-from math import isclose
 from typing import TYPE_CHECKING, Final, get_args
 
 from scipy.optimize import brentq
 from scipy.stats import false_discovery_control
 
-from taskpilot_obs.compare.experiment import Experiment, Measure
+from taskpilot_obs.compare.experiment import Experiment, Measure, check_shares
 from taskpilot_obs.compare.intervals import CONFIDENCE
 from taskpilot_obs.compare.report import Arm, Effect, VariantsReport, Verdict
 from taskpilot_obs.compare.sequences import (
+    ROUNDING,
     Moments,
     mean_difference_sequence,
     mean_sequence,
@@ -97,18 +97,18 @@ def compare_variants(
     name = experiment if isinstance(experiment, str) else experiment.name
     with asked_of(store, start, end, filters) as question:
         question.needs(AGENT_RUNS, "experiment_unit")
-        tasks = TaskFilter(name, start, end, filters.organization_id)
+        tasks = TaskFilter(name, start, end, filters.get("organization_id"))
         runs = list(runs_by_unit(question.connection, tasks))
         verdicts = list(verdicts_by_unit(question.connection, tasks))
         incomplete = question.plan().incomplete_before
     if isinstance(experiment, Experiment):
         shares, primary, secondary = experiment.variants, experiment.primary, experiment.secondary
+    if shares:
+        check_shares(shares, "shares")
     planned = dict(shares) if shares else _equal_shares(runs)
     for measure in (primary, *secondary):
         if measure not in get_args(Measure):
             raise ConfigurationError(f"given the measure {measure!r}; allowed are {', '.join(get_args(Measure))}")
-    if planned and not isclose(sum(planned.values()), 1.0, abs_tol=1e-9):
-        raise ConfigurationError(f"shares: they add up to {sum(planned.values()):g}; they must add up to 1")
     return _report(name, (start, end), planned, (primary, *secondary), runs, verdicts, incomplete)
 
 
@@ -220,7 +220,7 @@ def _value(measure: str, seen: _Evidence) -> float | None:
 def _effect(measure: str, variant: str, evidence: Mapping[tuple[str, str], _Evidence], control: str) -> Effect:
     own, base = _seen(evidence, measure, variant), _seen(evidence, measure, control)
     mine, theirs = _value(measure, own), _value(measure, base)
-    difference = None if mine is None or theirs is None else mine - theirs
+    difference = None if mine is None or theirs is None else _difference(mine, theirs)
     sequence = _sequence(measure, own, base)
     interval = sequence(CONFIDENCE)
     return Effect(
@@ -234,6 +234,10 @@ def _effect(measure: str, variant: str, evidence: Mapping[tuple[str, str], _Evid
         verdict="not enough evidence",
         more_units=_more_units(measure, own, base) if difference else None,
     )
+
+
+def _difference(mine: float, theirs: float) -> float:
+    return 0.0 if abs(mine - theirs) <= ROUNDING * max(abs(mine), abs(theirs)) else mine - theirs
 
 
 def _sequence(measure: str, own: _Evidence, base: _Evidence, growth: int = 1) -> Callable[[float], Interval | None]:

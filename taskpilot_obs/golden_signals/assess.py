@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import sqrt
-from typing import Final
+from typing import Final, TypedDict
 
 from taskpilot_obs.golden_signals.evidence import Evidence, OverallEvidence, TaskEvidence
 from taskpilot_obs.golden_signals.model import (
@@ -26,6 +26,15 @@ _Z: Final = 1.959963984540054
 _GRAVITY: Final = (SignalStatus.HEALTHY, SignalStatus.WARNING, SignalStatus.CRITICAL)
 
 Figures = dict[str, tuple[float | None, Ratio]]
+
+
+class JudgeOptions(TypedDict, total=False):
+    """How evidence is judged, whatever its source."""
+
+    workflow: str | None
+    """Report only this workflow; signals that cannot be attributed to one are then None."""
+    thresholds: Thresholds | None
+    """Bounds of healthy and warning; None for the defaults."""
 
 
 def assess(
@@ -63,9 +72,9 @@ def assess(
         runs=_runs(tasks),
         evidence=rated,
         cost_usd=tasks.cost_usd,
-        cost_coverage=None if overall is None else overall.coverage,
-        llm_calls=None if overall is None else overall.llm_calls,
-        unpriced_llm_calls=None if overall is None else overall.unpriced_calls,
+        cost_coverage=None if overall is None else overall.calls.coverage,
+        llm_calls=None if overall is None else overall.calls.total,
+        unpriced_llm_calls=None if overall is None else overall.calls.unpriced,
         runs_with_violations_percent=_percent(violated),
         runs_with_violations=violated,
         p95_is_interpolated=tasks.p95_is_interpolated,
@@ -130,7 +139,7 @@ def _overall_figures(tasks: TaskEvidence, overall: OverallEvidence | None) -> Fi
 
 def _cost_is_known(tasks: TaskEvidence, overall: OverallEvidence | None) -> bool:
     """Whether a cost of 0 means free: only where there were LLM calls, and each has a known price."""
-    return tasks.cost_usd > 0 or (overall is not None and overall.llm_calls > 0 and overall.unpriced_calls <= 0)
+    return tasks.cost_usd > 0 or (overall is not None and overall.calls.total > 0 and overall.calls.unpriced <= 0)
 
 
 def _divide(ratio: Ratio) -> float | None:
@@ -190,6 +199,6 @@ def _notes(tasks: TaskEvidence, overall: OverallEvidence | None, workflow: str |
         return
     if tasks.counted <= 0 and overall.violations > 0:
         yield f"{overall.violations:g} policy violations, but no counted run to relate them to"
-    coverage = overall.coverage
+    coverage = overall.calls.coverage
     if coverage is not None and coverage < 1:
         yield f"the cost covers {coverage:.1%} of LLM calls; the others have no price, or an incomplete one"

@@ -13,20 +13,6 @@ QUANTILE = 0.95
 """The quantile of the latency signal."""
 
 
-def coverage(billable: float, unpriced: float, partly_priced: float) -> float | None:
-    """The share of LLM calls whose cost is known in full: the one definition, which every surface uses.
-
-    Args:
-        billable: calls that may cost something.
-        unpriced: those of them whose cost is unknown.
-        partly_priced: those of them whose cost is known to be incomplete.
-
-    Returns:
-        From 0 to 1; None where there is no such call.
-    """
-    return None if billable <= 0 else max(0.0, 1 - (unpriced + partly_priced) / billable)
-
-
 class TaskEvidence(NamedTuple):
     """Finished tasks: all of them, or those of one workflow. Counts may be fractions where a server extrapolates."""
 
@@ -63,23 +49,30 @@ class TaskEvidence(NamedTuple):
         return sum(self.runs.get(status, 0) for status in COUNTED)
 
 
-class OverallEvidence(NamedTuple):
-    """Counts that cannot be attributed to one workflow."""
-
-    llm_calls: float = 0
+class BilledCalls(NamedTuple):
     """LLM calls that may cost something: neither answered by the application's cache nor refused."""
-    unpriced_calls: float = 0
-    violations: float = 0
-    correct: float = 0
-    incorrect: float = 0
-    partly_priced_calls: float = 0
-    checked_runs: float | None = None
-    """Counted runs in the time that `violations` covers, where that is shorter; None: all of them."""
+
+    total: float = 0
+    unpriced: float = 0
+    """Those whose cost is unknown."""
+    partly_priced: float = 0
+    """Those whose cost is known to be incomplete."""
 
     @property
     def coverage(self) -> float | None:
-        """The share of calls whose cost is known in full; None without a call."""
-        return coverage(self.llm_calls, self.unpriced_calls, self.partly_priced_calls)
+        """The share whose cost is known in full: the one definition, which every surface uses; None without a call."""
+        return None if self.total <= 0 else max(0.0, 1 - (self.unpriced + self.partly_priced) / self.total)
+
+
+class OverallEvidence(NamedTuple):
+    """Counts that cannot be attributed to one workflow."""
+
+    calls: BilledCalls = BilledCalls()
+    violations: float = 0
+    correct: float = 0
+    incorrect: float = 0
+    checked_runs: float | None = None
+    """Counted runs in the time that `violations` covers, where that is shorter; None: all of them."""
 
 
 class Evidence(NamedTuple):

@@ -12,6 +12,7 @@ from taskpilot_obs.exporters.window import MAX_WINDOW
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.exporters.prometheus.reading import Registry
+    from taskpilot_obs.golden_signals.assess import JudgeOptions
     from taskpilot_obs.golden_signals.http import Access
     from taskpilot_obs.golden_signals.model import GoldenSignals
     from taskpilot_obs.golden_signals.thresholds import Thresholds
@@ -56,18 +57,17 @@ def golden_signals(  # noqa: PLR0913  each source has a name of its own
         StoreError: the store is missing or cannot be used.
     """
     recorder = get_recorder() if recorder is None else recorder
-    thresholds = recorder.settings.thresholds if thresholds is None else thresholds
+    bounds = recorder.settings.thresholds if thresholds is None else thresholds
+    judged: JudgeOptions = {"workflow": workflow, "thresholds": bounds}
     if store is not None:
         _refuse_beside_a_store(prometheus, registry, access, job)
-        return _signals_in_store(recorder, store, window, workflow, thresholds)
+        return _signals_in_store(recorder, store, window, judged)
     if prometheus is not None:
         from taskpilot_obs.golden_signals.from_prometheus import signals_from_prometheus
 
-        return signals_from_prometheus(
-            prometheus, window, workflow=workflow, job=job, thresholds=thresholds, access=access
-        )
+        return signals_from_prometheus(prometheus, window, job=job, access=access, **judged)
     _refuse_without_server(window, registry=registry, job=job, access=access)
-    return _signals_here(recorder, registry, window, workflow, thresholds)
+    return _signals_here(recorder, registry, window, judged)
 
 
 def _refuse_beside_a_store(*others: object) -> None:
@@ -76,12 +76,12 @@ def _refuse_beside_a_store(*others: object) -> None:
 
 
 def _signals_in_store(
-    recorder: Recorder, store: str | Store, window: timedelta | str | None, workflow: str | None, thresholds: Thresholds
+    recorder: Recorder, store: str | Store, window: timedelta | str | None, judged: JudgeOptions
 ) -> GoldenSignals:
     from taskpilot_obs.golden_signals.from_store import signals_from_store
 
     recorder.flush()
-    return signals_from_store(window, store=store, workflow=workflow, thresholds=thresholds)
+    return signals_from_store(window, store=store, **judged)
 
 
 def _refuse_without_server(
@@ -100,8 +100,7 @@ def _signals_here(
     recorder: Recorder,
     registry: Registry | None,
     window: timedelta | str | None,
-    workflow: str | None,
-    thresholds: Thresholds,
+    judged: JudgeOptions,
 ) -> GoldenSignals:
     """The signals of this process, or of the workers that share its Prometheus files."""
     from taskpilot_obs.golden_signals.from_exposition import signals_from_registry
@@ -112,5 +111,5 @@ def _signals_here(
         window = MAX_WINDOW
     if window is None:
         source = recorder.registry if registry is None else registry
-        return signals_from_registry(source, workflow=workflow, thresholds=thresholds)
-    return signals_from_window(recorder.window, window, workflow=workflow, thresholds=thresholds)
+        return signals_from_registry(source, **judged)
+    return signals_from_window(recorder.window, window, **judged)

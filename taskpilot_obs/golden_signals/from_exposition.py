@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from math import inf
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Unpack
 
 from taskpilot_obs.exceptions import SourceError
-from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.assess import JudgeOptions, assess
 from taskpilot_obs.golden_signals.evidence import (
     QUANTILE,
+    BilledCalls,
     Evidence,
     OverallEvidence,
     TaskEvidence,
@@ -22,7 +23,6 @@ from taskpilot_obs.golden_signals.evidence import (
     histogram_quantile,
 )
 from taskpilot_obs.golden_signals.model import GoldenSignals
-from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
 from taskpilot_obs.semconv import (
     FEEDBACK,
@@ -88,23 +88,13 @@ def increase(before: Exposition, after: Exposition) -> Exposition:
     return {series: value - before.get(series, 0.0) for series, value in after.items()}
 
 
-def signals_from_samples(
-    samples: Iterable[Sample],
-    *,
-    workflow: str | None = None,
-    thresholds: Thresholds | None = None,
-) -> GoldenSignals:
+def signals_from_samples(samples: Iterable[Sample], **judged: Unpack[JudgeOptions]) -> GoldenSignals:
     """Compute the golden signals since the start of the processes that these samples come from."""
     evidence = evidence_from_exposition(exposition(samples))
-    return assess(evidence, scope="workers", workflow=workflow, thresholds=thresholds)
+    return assess(evidence, scope="workers", **judged)
 
 
-def signals_from_registry(
-    registry: Registry | None = None,
-    *,
-    workflow: str | None = None,
-    thresholds: Thresholds | None = None,
-) -> GoldenSignals:
+def signals_from_registry(registry: Registry | None = None, **judged: Unpack[JudgeOptions]) -> GoldenSignals:
     """The golden signals since the start; in multi-process mode over all workers. Drain the pipeline before.
 
     The 95th percentile is interpolated within its histogram bucket.
@@ -112,16 +102,10 @@ def signals_from_registry(
     """
     from taskpilot_obs.exporters.prometheus.reading import samples
 
-    return signals_from_samples(samples(registry), workflow=workflow, thresholds=thresholds)
+    return signals_from_samples(samples(registry), **judged)
 
 
-def signals_from_exposition(
-    text: str,
-    content_type: str = "",
-    *,
-    workflow: str | None = None,
-    thresholds: Thresholds | None = None,
-) -> GoldenSignals:
+def signals_from_exposition(text: str, content_type: str = "", **judged: Unpack[JudgeOptions]) -> GoldenSignals:
     """The golden signals since the start, from the text of a `/metrics` answer.
 
     Raises:
@@ -129,7 +113,7 @@ def signals_from_exposition(
     """
     from taskpilot_obs.exporters.prometheus.reading import parse_text
 
-    return signals_from_samples(parse_text(text, content_type), workflow=workflow, thresholds=thresholds)
+    return signals_from_samples(parse_text(text, content_type), **judged)
 
 
 def evidence_from_exposition(series: Exposition) -> Evidence:
@@ -167,9 +151,7 @@ def _evidence(series: Exposition) -> Evidence:
         verdicts[FEEDBACK_REVISIONS.name, incorrect],
     )
     overall = OverallEvidence(
-        llm_calls=sums[LLM_BILLABLE.name],
-        unpriced_calls=sums[LLM_UNPRICED.name],
-        partly_priced_calls=sums[LLM_PARTIALLY_PRICED.name],
+        BilledCalls(sums[LLM_BILLABLE.name], sums[LLM_UNPRICED.name], sums[LLM_PARTIALLY_PRICED.name]),
         violations=sums[POLICY_VIOLATIONS.name],
         correct=latest.correct,
         incorrect=latest.incorrect,

@@ -11,17 +11,16 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from math import isfinite
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Unpack
 from urllib.parse import urlencode
 
 from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, SourceError
 from taskpilot_obs.exporters.prometheus.reading import Sample
-from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.assess import JudgeOptions, assess
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.from_exposition import BOUND, BUCKETS, evidence_from_exposition, exposition
 from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.golden_signals.model import GoldenSignals
-from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.rules.promql import DIRECT_S, RuleScope, seconds
 from taskpilot_obs.semconv import (
     FEEDBACK,
@@ -83,10 +82,9 @@ def signals_from_prometheus(
     url: str,
     window: timedelta | str | None = None,
     *,
-    workflow: str | None = None,
     job: str | None = None,
-    thresholds: Thresholds | None = None,
     access: Access | None = None,
+    **judged: Unpack[JudgeOptions],
 ) -> GoldenSignals:
     """The golden signals of one service over every replica that a Prometheus server scrapes.
 
@@ -96,10 +94,9 @@ def signals_from_prometheus(
     Args:
         url: base URL of the server, with its path prefix if it has one.
         window: how far back, such as "1h"; None: the counters as they stand, each since its process started.
-        workflow: speak of this workflow alone.
         job: the scrape job to speak of; may be left out where the server knows one only.
-        thresholds: bounds of healthy and warning; None for the defaults.
         access: credentials, certificates and time limit.
+        judged: see `JudgeOptions`.
 
     Raises:
         ConfigurationError: the URL or the window is not readable, or the server knows several jobs and none is named.
@@ -111,25 +108,23 @@ def signals_from_prometheus(
     records = server.records()
     if job is None:
         _require_one(server.jobs(length))
-    return _signals(server, records, length, job, (workflow, thresholds))
+    return _signals(server, records, length, job, judged)
 
 
 def signals_of_all_jobs(
     url: str,
     window: timedelta | str | None = None,
     *,
-    workflow: str | None = None,
-    thresholds: Thresholds | None = None,
     access: Access | None = None,
+    **judged: Unpack[JudgeOptions],
 ) -> dict[str, GoldenSignals]:
     """The golden signals of each service that a Prometheus server knows, by its scrape job, at one instant.
 
     Args:
         url: base URL of the server, with its path prefix if it has one.
         window: how far back, such as "1h"; None: the counters as they stand, each since its process started.
-        workflow: speak of this workflow alone.
-        thresholds: bounds of healthy and warning; None for the defaults.
         access: credentials, certificates and time limit.
+        judged: see `JudgeOptions`.
 
     Raises:
         ConfigurationError: the URL or the window is not readable.
@@ -139,7 +134,7 @@ def signals_of_all_jobs(
     length = None if window is None else parse_window(window)
     server = PrometheusServer(url, access)
     records = server.records()
-    return {job: _signals(server, records, length, job, (workflow, thresholds)) for job in server.jobs(length)}
+    return {job: _signals(server, records, length, job, judged) for job in server.jobs(length)}
 
 
 def _signals(
@@ -147,17 +142,15 @@ def _signals(
     records: frozenset[str],
     length: timedelta | None,
     job: str | None,
-    asked: tuple[str | None, Thresholds | None],
+    judged: JudgeOptions,
 ) -> GoldenSignals:
-    workflow, thresholds = asked
     scope = RuleScope("" if job is None else f"{JOB}={json.dumps(job)}", (JOB,))  # PromQL escapes strings as JSON does
     samples = [sample for count in COUNTS for sample in _counted(server, count, _promql(length), scope, records)]
     signals = assess(
         evidence_from_exposition(exposition(samples)),
         scope="fleet",
         window_s=None if length is None else length.total_seconds(),
-        workflow=workflow,
-        thresholds=thresholds,
+        **judged,
     )
     return _with_history(signals, server.history_s(length, scope))
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Unpack
 
 from taskpilot_obs._support.timestamps import aware
-from taskpilot_obs._telemetry.counts import Counts
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.counts import NO_CALLS, Counts
 from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs._telemetry.values import stored_text
-from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.assess import JudgeOptions, assess
 from taskpilot_obs.golden_signals.durations import parse_window
-from taskpilot_obs.golden_signals.evidence import QUANTILE, Evidence, OverallEvidence, TaskEvidence
+from taskpilot_obs.golden_signals.evidence import QUANTILE, BilledCalls, Evidence, OverallEvidence, TaskEvidence
 from taskpilot_obs.golden_signals.model import GoldenSignals
-from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store
 from taskpilot_obs.store.marks import deleted_from
@@ -37,10 +35,9 @@ def signals_from_store(
     window: timedelta | str | None,
     *,
     store: str | Store | None = None,
-    workflow: str | None = None,
     tenant: str | None = None,
-    thresholds: Thresholds | None = None,
     now: datetime | None = None,
+    **judged: Unpack[JudgeOptions],
 ) -> GoldenSignals:
     """The golden signals of the newest part of a telemetry store; flush before, to see what just ended.
 
@@ -49,10 +46,9 @@ def signals_from_store(
     Args:
         window: how far back to look, as in "15m" or "30d"; None: everything that the store holds.
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
-        workflow: speak of this workflow alone.
         tenant: only tasks, calls, verdicts and denials of this tenant; None for all.
-        thresholds: bounds of healthy and warning; None for the defaults.
         now: the present; for tests.
+        judged: see `JudgeOptions`.
 
     Raises:
         ConfigurationError: the window cannot be read, or no store is named.
@@ -66,7 +62,7 @@ def signals_from_store(
         start = _FIRST
     found = evidence_from_store(start, end, store=store, tenant=tenant)
     window_s = None if length is None else length.total_seconds()
-    signals = assess(found.evidence, scope="store", window_s=window_s, workflow=workflow, thresholds=thresholds)
+    signals = assess(found.evidence, scope="store", window_s=window_s, **judged)
     notes = tuple(f"{what} before {since:%Y-%m-%d %H:%M} UTC were deleted by age" for what, since in found.missing)
     since = max((since for _, since in found.missing), default=None)
     return signals.model_copy(update={"incomplete_before": since, "notes": (*signals.notes, *notes)})
@@ -89,7 +85,7 @@ def evidence_from_store(
     the runs are there that they are divided by.
     """
     owner = stored_text(tenant)
-    with asked_of(store, start, end, Filters(organization_id=owner)) as question:
+    with asked_of(store, start, end, {} if owner is None else {"organization_id": owner}) as question:
         connection = question.connection
         runs = deleted_from(connection, AGENT_RUNS.name).missing_in(start, end)
         of_runs = question.since(runs or start)
@@ -114,22 +110,20 @@ def _paid(question: Question) -> tuple[TaskEvidence, Counts]:
     if planned.incomplete_before is not None:
         question = question.since(planned.incomplete_before)
         planned = question.plan()
-    calls = totals(question.connection, planned, question.filters).get((), Counts())
+    calls = totals(question.connection, planned, question.filters).get((), NO_CALLS)
     return _runs(question), calls
 
 
 def _runs(question: Question) -> TaskEvidence:
-    tenant = question.filters.organization_id
+    tenant = question.filters.get("organization_id")
     return TaskEvidence(runs=statuses(question.connection, question.start, question.end, tenant))
 
 
 def _overall(question: Question, calls: Counts) -> OverallEvidence:
     return OverallEvidence(
-        calls.billable,
-        calls.unpriced,
-        denials(question.connection, question.start, question.end, question.filters.organization_id),
+        BilledCalls(calls.billable, calls.unpriced, calls.partly_priced),
+        denials(question.connection, question.start, question.end, question.filters.get("organization_id")),
         checked_runs=_runs(question).counted,
-        partly_priced_calls=calls.partly_priced,
     )
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Unpack
 
-from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.assess import JudgeOptions, assess
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.from_exposition import Exposition, evidence_from_exposition, exposition, increase
 from taskpilot_obs.golden_signals.http import Access, get
 from taskpilot_obs.golden_signals.model import GoldenSignals
-from taskpilot_obs.golden_signals.thresholds import Thresholds
 
 
 def scrape(url: str, access: Access | None = None) -> Exposition:
@@ -30,20 +30,18 @@ def signals_from_url(
     url: str,
     *,
     over: timedelta | str | None = None,
-    workflow: str | None = None,
-    thresholds: Thresholds | None = None,
     access: Access | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    **judged: Unpack[JudgeOptions],
 ) -> GoldenSignals:
     """The golden signals of the process, or of all workers, behind a `/metrics` URL.
 
     Args:
         url: of the endpoint, `http://…` or `https://…`.
         over: scrape twice, this far apart, and report the time in between; None: since the start.
-        workflow: speak of this workflow alone.
-        thresholds: bounds of healthy and warning; None for the defaults.
         access: credentials, certificates and time limit.
         sleep: how to wait between the scrapes, in seconds.
+        judged: see `JudgeOptions`.
 
     Raises:
         ConfigurationError: the URL or `over` is not readable.
@@ -59,4 +57,4 @@ def signals_from_url(
         window_s = time.monotonic() - started
         series = increase(series, later)
     evidence = evidence_from_exposition(series)
-    return assess(evidence, scope="workers", window_s=window_s, workflow=workflow, thresholds=thresholds)
+    return assess(evidence, scope="workers", window_s=window_s, **judged)

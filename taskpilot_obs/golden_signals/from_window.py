@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from itertools import accumulate
 from math import inf
+from typing import Unpack
 
 from taskpilot_obs.exporters.window import NANOSECONDS, RollingWindow, Slice, WorkflowCounts
 from taskpilot_obs.golden_signals import evidence
-from taskpilot_obs.golden_signals.assess import assess
+from taskpilot_obs.golden_signals.assess import JudgeOptions, assess
 from taskpilot_obs.golden_signals.durations import parse_window
 from taskpilot_obs.golden_signals.model import GoldenSignals
-from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.records import Status
 from taskpilot_obs.semconv import WORKFLOW_BUCKETS
 
@@ -19,11 +19,7 @@ _BOUNDS = (*WORKFLOW_BUCKETS, inf)
 
 
 def signals_from_window(
-    source: RollingWindow,
-    window: timedelta | str,
-    *,
-    workflow: str | None = None,
-    thresholds: Thresholds | None = None,
+    source: RollingWindow, window: timedelta | str, **judged: Unpack[JudgeOptions]
 ) -> GoldenSignals:
     """The golden signals of the newest part of a rolling window; drain the pipeline before.
 
@@ -37,8 +33,7 @@ def signals_from_window(
         evidence_from_slice(totals),
         scope="process",
         window_s=(end - start) / NANOSECONDS,
-        workflow=workflow,
-        thresholds=thresholds,
+        **judged,
     )
 
 
@@ -54,12 +49,10 @@ def evidence_from_slice(totals: Slice) -> evidence.Evidence:
     return evidence.Evidence(
         _all_tasks(totals, workflows),
         evidence.OverallEvidence(
-            totals.llm_calls,
-            totals.unpriced_calls,
+            evidence.BilledCalls(totals.llm_calls, totals.unpriced_calls, totals.partly_priced_calls),
             totals.violations,
             verdicts.correct,
             verdicts.incorrect,
-            totals.partly_priced_calls,
         ),
         workflows,
     )

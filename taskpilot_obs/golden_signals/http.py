@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import ssl
-import threading
 import time
 from base64 import b64encode
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPMessage, HTTPResponse
 from pathlib import Path
@@ -16,6 +14,7 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, HTTPSHandler, OpenerDirector, Request, build_opener
 
+from taskpilot_obs._support.daemon_threads import call_in_daemon
 from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
 
@@ -79,11 +78,13 @@ def get(url: str, access: Access | None = None, *, accept: str = "*/*") -> tuple
         accept: the media types that the answer may have.
 
     Raises:
-        ConfigurationError: the URL is not http(s), has no host or carries credentials.
+        ConfigurationError: the URL is not http(s), has no host, carries credentials or is not ASCII.
         SourceError: no answer in time, an error status, a redirect, too much, or no text.
     """
     access = access or Access()
     shown = checked_url(url)
+    if not url.isascii():
+        raise ConfigurationError(f"given {url!r}; write other characters than ASCII percent-encoded, a host as xn--…")
     request = Request(url, headers={"Accept": accept, **access.headers()})  # noqa: S310  checked_url admits http(s) only
     handlers = [HTTPSHandler(context=_tls(access))] if shown.startswith("https:") else []
     opener = build_opener(_SameOrigin, *handlers)
@@ -96,16 +97,8 @@ def _in_time(timeout_s: float, shown: str, ask: Callable[[], T]) -> T:
     A socket's timeout only bounds each read, so a server that sends one byte a second would block the caller for ever.
     So a thread calls `ask`, and is abandoned when the time is up.
     """
-    answer: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            answer.set_result(ask())
-        except BaseException as error:  # noqa: BLE001  raised where the answer is waited for
-            answer.set_exception(error)
-
     try:
-        threading.Thread(target=work, name="taskpilot_obs-http", daemon=True).start()
+        answer = call_in_daemon(ask, "taskpilot_obs-http")
     except RuntimeError as error:  # this process may start no more threads
         raise SourceError(f"{shown} was not asked: {error}") from error
     try:
@@ -126,6 +119,8 @@ def _answer(opener: OpenerDirector, request: Request, timeout_s: float, shown: s
         raise SourceError(_explained(error, shown)) from None
     except UnicodeDecodeError as error:
         raise SourceError(f"{shown} did not answer text in UTF-8") from error
+    except UnicodeError as error:  # a host with a label that is empty or too long
+        raise SourceError(f"{shown} cannot be reached: {error}") from error
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         if isinstance(reason, TimeoutError):  # the socket's limit came first

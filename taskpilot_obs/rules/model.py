@@ -44,13 +44,28 @@ class Alert(NamedTuple):
     kind: AlertKind
     severity: str
     signal: str
-    """Shared by the warning and the critical alert of one condition: the critical one silences the other by it."""
+    """The name of its `AlertSignal`."""
     expr: str
     summary: str
     """One line, read at night."""
     description: str
     wait: str = ""
     """How long the condition must last, as a Prometheus duration (`for`)."""
+
+
+class AlertSignal(NamedTuple):
+    """What the alerts of one condition look at; its critical alert silences its warning."""
+
+    name: str
+    kind: AlertKind
+
+    def warning(self, name: str, expr: str, summary: str, description: str, wait: str = "") -> Alert:
+        """An alert for working hours; the arguments are fields of `Alert`."""
+        return Alert(name, self.kind, WARNING, self.name, expr, summary, description, wait)
+
+    def critical(self, name: str, expr: str, summary: str, description: str, wait: str = "") -> Alert:
+        """An alert that wakes somebody up; the arguments are fields of `Alert`."""
+        return Alert(name, self.kind, CRITICAL, self.name, expr, summary, description, wait)
 
 
 class RuleGroup(NamedTuple):

@@ -56,6 +56,10 @@ _SIGNS = ("=", ":", "--", "<", '",', "',")
 _OPENING = re.compile(r"""\\{0,8}+["'`]""")
 _PARAMETER = re.compile(r"""[^\s"'`&#]*+""")
 _WORD = re.compile(r"""[^\s"'`]*+""")
+_UNCLOSED = {mark: re.compile(rf"(?:\\.|[^\s{mark}])*+") for mark in "\"'`"}
+"""A word whose opening quote is not closed, with the escaped quotes in it."""
+_CLOSING = {mark: re.compile(rf"(?<!\\)\\*+{mark}") for mark in "\"'`"}
+"""A quote and its escapes."""
 _VALUES = {
     b"authoriz": re.compile(r"""(?:[A-Za-z]{1,20}+[ \t]{1,8}+)?[^\s"'`]*+"""),  # scheme and credentials
     b"cookie": re.compile(r"""[^\r\n"'`]*+"""),
@@ -186,7 +190,7 @@ def _enclosed(text: str, start: int) -> tuple[int, int] | None:
     opening = _OPENING.match(text, start)
     if opening is not None:
         closing = _closing_quote(text, opening.end(), opening[0])
-        return opening.end(), closing if closing >= 0 else end_of(_WORD, text, opening.end())
+        return opening.end(), closing if closing >= 0 else end_of(_UNCLOSED[opening[0][-1]], text, opening.end())
     if text[start : start + 1] in ("{", "[") and not text.startswith("[REDACTED:", start):
         return start, _closing_bracket(text, start)
     return None
@@ -211,12 +215,16 @@ def _on_the_next_line(text: str, key: int, line: re.Match[str]) -> tuple[int, in
 
 
 def _closing_quote(text: str, start: int, quote: str) -> int:
-    """The index of the closing quote, ignoring escaped ones; -1 if there is none."""
-    limit = start + _MAX_VALUE
-    closing = text.find(quote, start, limit)
-    while closing > start and text[closing - 1] == "\\" and not quote.startswith("\\"):
-        closing = text.find(quote, closing + 1, limit)
-    return closing
+    """The index of the closing quote with its escapes; -1 if there is none.
+
+    In JSON within JSON the closing quote has as many escapes as the opening one; the value's own backslashes before it
+    are doubled in each layer, and a quote within the value has one escape more in its innermost layer.
+    """
+    escapes = len(quote) - 1
+    for found in _CLOSING[quote[-1]].finditer(text, start, start + _MAX_VALUE):
+        if (len(found[0]) - 1) % (2 * escapes + 2) == escapes:
+            return found.end() - len(quote)
+    return -1
 
 
 def _closing_bracket(text: str, start: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 from taskpilot_obs.records import Severity, Stage, Verdict
@@ -74,8 +74,17 @@ class _ToolPolicy(NamedCheck):
 
     __slots__ = ("_agents", "_tools")
 
-    def __init__(self, tools: Tools, agents: Iterable[str] | None, name: str, severity: Severity | str) -> None:
-        super().__init__(name, severity)
+    default_name: ClassVar[str]
+
+    def __init__(
+        self,
+        tools: Tools,
+        *,
+        agents: Iterable[str] | None = None,
+        name: str | None = None,
+        severity: Severity | str = Severity.HIGH,
+    ) -> None:
+        super().__init__(self.default_name if name is None else name, severity)
         rules = tools if isinstance(tools, Mapping) else dict.fromkeys(as_words("tools", tools))
         wrong = [tool for tool, rule in rules.items() if rule is not None and not _is_predicate(rule)]
         if not rules or wrong:
@@ -109,7 +118,7 @@ class AllowTools(_ToolPolicy):
     Args:
         tools: names of tools; as a mapping, each with a predicate of the call's arguments, or None for any arguments.
         agents: whose calls are judged; all agents' when left out.
-        name: of the policy; a metric label.
+        name: of the policy; a metric label; by default `allow_tools`.
         severity: of a violation.
 
     Raises:
@@ -117,16 +126,7 @@ class AllowTools(_ToolPolicy):
     """
 
     __slots__ = ()
-
-    def __init__(
-        self,
-        tools: Tools,
-        *,
-        agents: Iterable[str] | None = None,
-        name: str = "allow_tools",
-        severity: Severity | str = Severity.HIGH,
-    ) -> None:
-        super().__init__(tools, agents, name, severity)
+    default_name = "allow_tools"
 
     def check(self, subject: CheckInput, /) -> PolicyResult:
         """Is it one of the tools?"""
@@ -139,16 +139,7 @@ class DenyTools(_ToolPolicy):
     """Denies these tool calls; arguments as for `AllowTools`, where the predicate says which calls are denied."""
 
     __slots__ = ()
-
-    def __init__(
-        self,
-        tools: Tools,
-        *,
-        agents: Iterable[str] | None = None,
-        name: str = "deny_tools",
-        severity: Severity | str = Severity.HIGH,
-    ) -> None:
-        super().__init__(tools, agents, name, severity)
+    default_name = "deny_tools"
 
     def check(self, subject: CheckInput, /) -> PolicyResult:
         """Is it one of the tools?"""
@@ -181,7 +172,7 @@ class RequireApproval(_ToolPolicy):
         agents: Iterable[str] | None = None,
         name: str = "require_approval",
     ) -> None:
-        super().__init__(tools, agents, name, Severity.MEDIUM)
+        super().__init__(tools, agents=agents, name=name, severity=Severity.MEDIUM)
         self._approved = as_approved(approved)
 
     def check(self, subject: CheckInput, /) -> PolicyResult:

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import APIRouter, Request, Response
-from google.protobuf.json_format import MessageToJson, Parse, ParseError
+from google.protobuf.json_format import MessageToJson, ParseDict, ParseError
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (  # noqa: TID251  the wire format, and no API
     ExportTraceServiceRequest,
@@ -48,9 +48,12 @@ def otlp_routes(buffer: TraceBuffer) -> APIRouter:
             raise Problem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"send {PROTOBUF} or {JSON}")
         if http.query_params:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "this route has no parameters")
-        body = _unpacked(await http.body(), http.headers.get("content-encoding", "identity").lower())
-        spans = list(_spans(_parsed(body, kind)))
-        await asyncio.to_thread(buffer.add, writer.tenant, spans)
+        body, encoding = await http.body(), http.headers.get("content-encoding", "identity").lower()
+
+        def take() -> None:
+            buffer.add(writer.tenant, list(_spans(_parsed(_unpacked(body, encoding), kind))))
+
+        await asyncio.to_thread(take)  # all of it, because a batch of many MiB takes seconds to parse
         return _accepted(kind)
 
     return routes
@@ -85,13 +88,13 @@ def _parsed(body: bytes, kind: str) -> Any:
         if kind == PROTOBUF:
             request.ParseFromString(body)
         else:
-            Parse(_with_base64_ids(body), request, ignore_unknown_fields=True)
-    except (DecodeError, ParseError, ValueError, RecursionError) as error:
+            ParseDict(_with_base64_ids(body), request, ignore_unknown_fields=True)
+    except (DecodeError, ParseError, ValueError, TypeError, RecursionError) as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "the body is not an ExportTraceServiceRequest") from error
     return request
 
 
-def _with_base64_ids(body: bytes) -> str:
+def _with_base64_ids(body: bytes) -> Any:
     """OTLP's JSON writes IDs in hexadecimal, where protobuf's own JSON has base64."""
     import json
     from base64 import b64encode
@@ -102,7 +105,7 @@ def _with_base64_ids(body: bytes) -> str:
                 given[name] = b64encode(bytes.fromhex(given[name])).decode()
         return given
 
-    return json.dumps(json.loads(body, object_hook=convert))
+    return json.loads(body, object_hook=convert)
 
 
 def _spans(request: Any) -> Iterator[FinishedSpan]:

@@ -11,7 +11,7 @@ from typing import Final
 
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs.exceptions import StoreError
-from taskpilot_obs.genai_spans import FinishedSpan, InheritedNames, read_spans
+from taskpilot_obs.genai_spans import FinishedSpan, SpanAbove, SpansRead, read_spans
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation
 
@@ -23,6 +23,8 @@ QUIET_S: Final = 10.0
 _REMEMBERED: Final = 2_000
 """Traces whose runs are remembered, so that late spans find their parents."""
 _TICK_S: Final = 1.0
+_AT_ONCE: Final = 1_000
+"""About how many spans are written in one transaction."""
 
 Key = tuple[str | None, str]
 """Tenant and trace."""
@@ -59,7 +61,7 @@ class TraceBuffer:
         self._clock = clock
         self._lock = threading.Lock()
         self._pending: OrderedDict[Key, _Pending] = OrderedDict()
-        self._remembered: OrderedDict[Key, Mapping[str, InheritedNames]] = OrderedDict()
+        self._remembered: OrderedDict[Key, Mapping[str, SpanAbove]] = OrderedDict()
         self._waiting = 0
         self._known = 0
         self._stopped = threading.Event()
@@ -75,11 +77,8 @@ class TraceBuffer:
         with self._lock:
             keys = {self._take(tenant, span) for span in spans}
             self._count(received=len(spans))
-            for key in keys:
-                if self._is_whole(key) or len(self._pending[key].spans) >= MOST_OF_A_TRACE:
-                    self._release(key)
-            while self._waiting > MOST_SPANS:
-                self._release(next(iter(self._pending)))
+            self._release([key for key in keys if self._is_due(key)])
+            self._release(self._too_many())
         self._start()
 
     def flush_quiet(self, quiet_s: float = QUIET_S) -> None:
@@ -89,9 +88,7 @@ class TraceBuffer:
             StoreError: one could not be written; it waits on.
         """
         with self._lock:
-            due = [key for key, one in self._pending.items() if self._clock() - one.changed_at >= quiet_s]
-            for key in due:
-                self._release(key)
+            self._release([key for key, one in self._pending.items() if self._clock() - one.changed_at >= quiet_s])
 
     def counted(self) -> dict[str, int]:
         """What became of the spans so far, by name."""
@@ -106,6 +103,19 @@ class TraceBuffer:
             self.flush_quiet(0.0)
         except StoreError as error:
             log_failure("server", error)
+
+    def _is_due(self, key: Key) -> bool:
+        return self._is_whole(key) or len(self._pending[key].spans) >= MOST_OF_A_TRACE
+
+    def _too_many(self) -> list[Key]:
+        """The oldest traces, as many as must be written for the rest to be within the bound."""
+        left, found = self._waiting, []
+        for key, pending in self._pending.items():
+            if left <= MOST_SPANS:
+                break
+            found.append(key)
+            left -= len(pending.spans)
+        return found
 
     def _is_whole(self, key: Key) -> bool:
         """Whether the root is there, and every parent that a span names."""
@@ -124,23 +134,38 @@ class TraceBuffer:
         pending.has_root |= span.parent_id is None
         return key
 
-    def _release(self, key: Key) -> None:
-        pending, known = self._pending[key], self._remembered.get(key)
-        runs, above = read_spans(pending.spans.values(), known)
-        finished = [self._priced(_of_tenant(run, key[0])) for run in runs.values()]
+    def _release(self, keys: Sequence[Key]) -> None:
+        """Write these traces, several in one transaction, because a commit takes longer than a trace."""
+        group: dict[Key, SpansRead] = {}
+        spans = 0
+        for key in keys:
+            group[key] = read_spans(self._pending[key].spans.values(), self._remembered.get(key))
+            spans += len(self._pending[key].spans)
+            if spans >= _AT_ONCE:
+                self._release_read(group)
+                group, spans = {}, 0
+        self._release_read(group)
+
+    def _release_read(self, group: Mapping[Key, SpansRead]) -> None:
+        finished = [self._priced(_of_tenant(run, key[0])) for key, read in group.items() for run in read.runs.values()]
         if finished:
             self._write(finished)
-        del self._pending[key]
+        for key, read in group.items():
+            self._forget(key, read)
+
+    def _forget(self, key: Key, read: SpansRead) -> None:
+        """Count a trace that was written, and keep what its late spans need."""
+        pending, is_known = self._pending.pop(key), key in self._remembered
         self._waiting -= len(pending.spans)
-        self._remember(key, above)
+        self._remember(key, read.above)
         self._count(
-            ignored=len(pending.spans) - len(runs),
-            written=len(runs),
-            late=len(runs) if known is not None else 0,
-            torn=int(known is None and not pending.has_root),
+            ignored=len(pending.spans) - len(read.runs),
+            written=len(read.runs),
+            late=len(read.runs) if is_known else 0,
+            torn=int(not is_known and not pending.has_root),
         )
 
-    def _remember(self, key: Key, handed: Mapping[str, InheritedNames]) -> None:
+    def _remember(self, key: Key, handed: Mapping[str, SpanAbove]) -> None:
         before = len(self._remembered.get(key, ()))
         self._remembered[key] = handed
         self._remembered.move_to_end(key)

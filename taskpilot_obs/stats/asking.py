@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypedDict
 
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError
+from taskpilot_obs.providers.names import canonical, canonical_model
 from taskpilot_obs.semconv import NONE
 
 
@@ -39,6 +41,7 @@ class Asked(TypedDict, total=False):
 
 
 _COLUMNS = {"tenant_id": "organization_id", "model": "model_name"}
+_ONE_NAME: dict[str, Callable[[str], str]] = {"model_name": canonical_model, "provider": canonical}
 _RENAMED = {"tenant": "tenant_id", "user": "user_id", "session": "session_id"}
 
 
@@ -48,7 +51,7 @@ def filters_of(asked: Asked) -> Filters:
     Raises:
         ConfigurationError: A filter is unknown, given twice, or empty, which would not mean everything.
     """
-    values: dict[str, str | None] = {}
+    values: dict[str, str] = {}
     for name, value in asked.items():
         if name not in Asked.__annotations__:
             allowed = (each for each in Asked.__annotations__ if each not in _RENAMED)
@@ -57,8 +60,15 @@ def filters_of(asked: Asked) -> Filters:
             raise ConfigurationError(f"{name}: given nothing; give a name, {NONE} for calls without, or None for all")
         present = _RENAMED.get(name, name)
         column = _COLUMNS.get(present, present)
-        if value is not None and values.get(column) is not None:
+        if value is not None and column in values:
             raise ConfigurationError(f"given {present}= and its former name {name}=; give {present}= only")
         if value is not None:
-            values[column] = "" if value == NONE else stored_text(value)
-    return Filters(**values)
+            values[column] = "" if value == NONE else _as_stored(column, value)
+    return values
+
+
+def _as_stored(column: str, value: object) -> str:
+    """A value as rows have it: models and providers under their one name."""
+    text = stored_text(value) or ""
+    one_name = _ONE_NAME.get(column)
+    return text if one_name is None else one_name(text)

@@ -124,7 +124,7 @@ def get_providers(*, store: str | Store | None = None, tenant_id: str | None = N
 
     asked = filters_of({"tenant_id": tenant_id})
     with opened(store) as opened_store, opened_store.reading() as connection:
-        found = providers_seen(connection, asked.organization_id)
+        found = providers_seen(connection, asked.get("organization_id"))
     return tuple(ProviderSeen(**seen._asdict()) for seen in found)
 
 

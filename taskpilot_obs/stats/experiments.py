@@ -49,5 +49,5 @@ def get_experiments(
     filters = filters_of({"tenant_id": tenant_id})
     with asked_of(store, start, end, filters) as question:
         question.needs(AGENT_RUNS, "experiment_unit")
-        rows = experiments_seen(question.connection, start, end, filters.organization_id)
-    return tuple(ExperimentSeen(**row._asdict()) for row in rows)
+        rows = experiments_seen(question.connection, start, end, filters.get("organization_id"))
+    return tuple(ExperimentSeen(**row) for row in rows)

@@ -59,7 +59,7 @@ def _named(period: str, now: datetime) -> tuple[datetime, datetime] | None:
         return None
     year, month, day = (None if part is None else int(part) for part in dated.groups())
     try:
-        start = datetime(year or 0, month or 1, day or 1, tzinfo=UTC)
+        start = datetime(year or 0, 1 if month is None else month, 1 if day is None else day, tzinfo=UTC)
         return start, _end_of(start, month, day)
     except (ValueError, OverflowError) as error:
         raise ConfigurationError(f"period: given {period!r}; there is no such day, month or year") from error

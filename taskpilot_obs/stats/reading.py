@@ -9,9 +9,9 @@ from decimal import Decimal
 from typing import Any, Final
 
 from taskpilot_obs._telemetry.answers import Bins, Key
-from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.counts import NO_CALLS, Counts
 from taskpilot_obs._telemetry.sketch import quantiles
-from taskpilot_obs.golden_signals.evidence import coverage as share_covered
+from taskpilot_obs.golden_signals.evidence import BilledCalls
 from taskpilot_obs.semconv import NONE
 from taskpilot_obs.stats.model import CallStats, CostShare, Durations, FirstToken, Tokens
 
@@ -19,7 +19,6 @@ StatsFields = dict[str, Any]
 DIMENSIONS: Final = ("provider", "model_name", "agent")
 QUANTILES: Final = (0.5, 0.95, 0.99)
 _PERCENT: Final = 100
-_EMPTY: Final = Counts()
 
 
 def latest(*moments: datetime | None) -> datetime | None:
@@ -61,7 +60,7 @@ def tokens_of(counts: Counts) -> Tokens:
 
 def coverage(counts: Counts) -> float | None:
     """The share of calls whose cost is known in full, among those that may cost something."""
-    return share_covered(counts.billable, counts.unpriced, counts.partly_priced)
+    return BilledCalls(counts.billable, counts.unpriced, counts.partly_priced).coverage
 
 
 def share_of(counts: Counts, whole: Decimal) -> CostShare:
@@ -112,7 +111,7 @@ def counts_by(totals: Mapping[Key, Counts], position: int) -> dict[str, Counts]:
     found: dict[str, Counts] = {}
     for key, counts in totals.items():
         name = key[position] or NONE
-        found[name] = found.get(name, _EMPTY).plus(counts)
+        found[name] = found.get(name, NO_CALLS).plus(counts)
     return found
 
 
@@ -125,7 +124,7 @@ def _bins_by(groups: Mapping[Key, Counter[int]], position: int) -> defaultdict[s
 
 def whole(totals: Iterable[Counts]) -> Counts:
     """The sum of all groups."""
-    found = _EMPTY
+    found = NO_CALLS
     for counts in totals:
         found = found.plus(counts)
     return found

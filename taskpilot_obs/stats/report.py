@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._support.charts import STYLE, Chart, Series, bars, blocks
 from taskpilot_obs._support.figures import count, known_cost, ms, percent, share, usd
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.filters import EVERYTHING
 from taskpilot_obs._telemetry.sketch import quantiles
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.stats.model import CostShare, Stats, TenantsReport
@@ -97,7 +97,7 @@ def write_report(
 
 
 def _report(period: tuple[datetime, datetime], store: Store) -> Report:
-    whole, sums = stats_and_sums(*period, Filters(), store)
+    whole, sums = stats_and_sums(*period, EVERYTHING, store)
     tenants = get_tenants_report(period, store=store, limit=TOP)
     since = latest(whole.incomplete_before, tenants.incomplete_before)
     return Report(*period, _facts(whole), _plots(get_points(*period, store)), _tables(whole, sums, tenants), since)

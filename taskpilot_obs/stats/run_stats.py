@@ -93,12 +93,7 @@ def get_agent_stats(
 def get_tool_stats(
     period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None, **asked: Unpack[Asked]
 ) -> ToolStats:
-    """How the calls of each tool went. Arguments as in `get_agent_stats`; `agent` is the one that called.
-
-    Raises:
-        ConfigurationError: an argument cannot be read, or no store is named.
-        StoreError: the store is missing or cannot be used.
-    """
+    """How the calls of each tool went. Arguments and errors as in `get_agent_stats`; `agent` is the one that called."""
     start, end = bounds(period, now)
     found, since = _runs(Operation.TOOL, start, end, store, asked)
     return ToolStats(start=start, end=end, tools=found, incomplete_before=since)
@@ -112,7 +107,7 @@ def _runs(
 
     filters = filters_of(asked)
     for column in _OF_CALLS_ALONE:
-        if column in filters.asked:
+        if column in filters:
             name = column.removesuffix("_name")
             raise ConfigurationError(f"{name}: given, but runs have none; ask get_stats about calls")
     with asked_of(store, start, end, filters) as question:

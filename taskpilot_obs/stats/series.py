@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, Unpack
 
 from taskpilot_obs._support.timestamps import EPOCH
 from taskpilot_obs._telemetry.answers import Bins, By, Key
-from taskpilot_obs._telemetry.counts import Counts
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.counts import NO_CALLS, Counts
+from taskpilot_obs._telemetry.filters import EVERYTHING
 from taskpilot_obs.stats.asking import Asked, filters_of
 from taskpilot_obs.stats.costs import get_cost_breakdown
 from taskpilot_obs.stats.model import CostShare, Frozen, Stats, Usd
@@ -131,10 +131,10 @@ def get_points(start: datetime, end: datetime, store: Store | None) -> list[Poin
     """What `get_series` tells, without its groups: as fast with thousands of models as with one."""
     step = step_of(start, end)
     by = By((), step)
-    with answers_of(store, start, end, Filters()) as (answers, _source):
+    with answers_of(store, start, end, EVERYTHING) as (answers, _source):
         counts, latency = answers.totals(by), answers.bins(by).latency
     return [
-        Point(left, counts.get((number,), Counts()), latency.get((number,), Counter()))
+        Point(left, counts.get((number,), NO_CALLS), latency.get((number,), Counter()))
         for number, left, _ in steps(start, end, step)
     ]
 

@@ -74,12 +74,7 @@ def get_tenants_report(
 ) -> TenantsReport:
     """What every tenant used, in falling order of cost; calls without a tenant are those of `__none__`.
 
-    Args:
-        period: as in `get_stats`.
-        store: as in `get_stats`.
-        now: as in `get_stats`.
-        tenant_id: leave out all others.
-        limit: list this many tenants; None: all.
+    Arguments as in `get_stats`; `tenant_id` leaves out all others, and `limit` lists this many tenants.
 
     Raises:
         ConfigurationError: the period cannot be read, the limit is not positive, or no store is named and no calls
@@ -102,12 +97,7 @@ def get_users_report(
 ) -> UsersReport:
     """What every user used, in falling order of cost; calls without a user are those of `__none__`.
 
-    Args:
-        period: as in `get_stats`.
-        store: as in `get_stats`.
-        now: as in `get_stats`.
-        limit: list this many users; None: all.
-        asked: only calls with this value, as in `get_stats`: `tenant_id="acme"` reports on the users of one tenant.
+    Arguments as in `get_stats`: `tenant_id="acme"` reports on the users of one tenant; `limit` lists this many users.
 
     Raises:
         ConfigurationError: an argument cannot be read, or no store is named and no calls are held.

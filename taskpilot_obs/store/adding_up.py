@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 
 from taskpilot_obs._support.timestamps import EPOCH
 from taskpilot_obs._telemetry.answers import By, Key
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.filters import EVERYTHING, Filters
 from taskpilot_obs.store.marks import deleted_from, server_clock
 from taskpilot_obs.store.queries import bins, errors, totals
 from taskpilot_obs.store.rollups import FULL, ROLLUPS, Grain, is_worth_it
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 SummaryPeriod = Literal["hourly", "daily"]
 LENGTHS: Final = {"hourly": HOUR, "daily": DAY}
-_EVERYTHING: Final = Filters()
 _work: Final = SUMMARY_WORK.c
 
 
@@ -98,7 +97,7 @@ def summed(
     connection: Connection,
     plan: QueryPlan,
     rollup: Grain,
-    asked: Filters = _EVERYTHING,
+    asked: Filters = EVERYTHING,
     step: timedelta | None = None,
 ) -> dict[Key, Sums]:
     """What the calls of a plan add up to, by step and by the dimensions of a roll-up."""

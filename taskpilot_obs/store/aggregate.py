@@ -16,7 +16,6 @@ from sqlalchemy import and_, delete, insert, or_, select, update
 
 from taskpilot_obs._support.guarded import log_failure
 from taskpilot_obs._support.timestamps import aware
-from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs.exceptions import ConfigurationError, StoreError
 from taskpilot_obs.store import clickhouse_sums, on_postgresql
 from taskpilot_obs.store.access import opened
@@ -300,7 +299,7 @@ def _without_name(connection: Connection, start: datetime, tenant: str) -> dict[
     What a tenant added to the lines of series is not known, and the sum over tenants has to be that over series.
     """
     hour = QueryPlan((Segment("hourly", start, start + HOUR),), rollup=TENANTS)
-    named, nameless = (summed(connection, hour, TENANTS, Filters(organization_id=name)) for name in (tenant, ""))
+    named, nameless = (summed(connection, hour, TENANTS, {"organization_id": name}) for name in (tenant, ""))
     summary = SUMMARIES.c
     mine = (summary.period_start == start, summary.period.like("hourly%"), summary.organization_id == tenant)
     connection.execute(delete(SUMMARIES).where(*mine))

@@ -85,7 +85,7 @@ def request_rows(connection: Connection, request_id: str, tenant: str | None, li
 
 def _conditions(question: CallQuestion) -> list[ColumnElement[bool]]:
     call = LLM_CALLS.c
-    found = [*rows_where(question.filters.asked), *(call[name] == value for name, value in question.exact.items())]
+    found = [*rows_where(question.filters), *(call[name] == value for name, value in question.exact.items())]
     if question.start is not None:
         found.append(call.created_at >= question.start)
     if question.end is not None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import func, literal_column, select
 
 from taskpilot_obs._support.guarded import log_failure
-from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.counts import NO_CALLS
 from taskpilot_obs.exceptions import StoreError, StoreVersionError
 from taskpilot_obs.store.adding_up import LENGTHS, SummaryPeriod, day_of_hours, hours_from_rows, keys_there
 from taskpilot_obs.store.clickhouse_columns import MOMENT, Columns
@@ -44,7 +44,7 @@ _LONGEST: Final = SETTLE
 """Sums that took longer are given up: another process may have put later ones there."""
 _work: Final = SUMMARY_WORK.c
 _CHANGED_AT: Final[ColumnElement[Any]] = literal_column("changed_at", UtcTime)
-NOTHING: Final = Sums(Counts(), Counter(), Counter(), Counter())
+NOTHING: Final = Sums(NO_CALLS, Counter(), Counter(), Counter())
 """What a line holds that stands in the place of one that is not wanted any more."""
 _LINES: Final = Columns(SUMMARIES, also=((WRITTEN_AT, MOMENT),))
 _SUMMED: Final = Columns(SUMMED, also=((WRITTEN_AT, MOMENT),))

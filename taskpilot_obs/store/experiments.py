@@ -13,7 +13,7 @@ from taskpilot_obs.store.tables import AGENT_RUNS, FEEDBACK
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from sqlalchemy import ColumnElement, Connection, Table
+    from sqlalchemy import ColumnElement, Connection, RowMapping, Table
 
 _FETCH = 20_000
 
@@ -55,17 +55,6 @@ class TaskFilter(NamedTuple):
     """The empty text for those without a tenant; None for all."""
 
 
-class ExperimentRows(NamedTuple):
-    """One experiment, as far as tasks were recorded."""
-
-    experiment: str
-    variants: int
-    units: int
-    tasks: int
-    first_seen: datetime
-    last_seen: datetime
-
-
 def runs_by_unit(connection: Connection, asked: TaskFilter) -> Iterator[UnitRuns]:
     """The tasks of an experiment by variant and unit; a task without a unit is a unit of its own."""
     run = AGENT_RUNS.c
@@ -99,17 +88,27 @@ def verdicts_by_unit(connection: Connection, asked: TaskFilter) -> Iterator[Unit
 
 def experiments_seen(
     connection: Connection, start: datetime, end: datetime, tenant: str | None
-) -> list[ExperimentRows]:
-    """The experiments with tasks in [start, end), the most recent first; tenants as in `TaskFilter`."""
+) -> Sequence[RowMapping]:
+    """The fields of `ExperimentSeen` of each experiment with tasks in [start, end), the most recent first.
+
+    Args:
+        connection: to the store.
+        start: the first moment.
+        end: the moment after the last one.
+        tenant: as in `TaskFilter`.
+    """
     run = AGENT_RUNS.c
     last = func.max(run.created_at)
-    variants, units = func.count(run.variant.distinct()), func.count(_unit_of_run().distinct())
-    query = select(run.experiment, variants, units, func.count(), func.min(run.created_at), last)
-    query = query.where(
-        *_when(AGENT_RUNS, start, end), *_whose(AGENT_RUNS, tenant), run.is_task, run.variant.is_not(None)
-    )
+    query = select(
+        run.experiment,
+        func.count(run.variant.distinct()).label("variants"),
+        func.count(_unit_of_run().distinct()).label("units"),
+        func.count().label("tasks"),
+        func.min(run.created_at).label("first_seen"),
+        last.label("last_seen"),
+    ).where(*_when(AGENT_RUNS, start, end), *_whose(AGENT_RUNS, tenant), run.is_task, run.variant.is_not(None))
     query = query.where(run.experiment.is_not(None)).group_by(run.experiment).order_by(last.desc(), run.experiment)
-    return [ExperimentRows(*line) for line in connection.execute(query)]
+    return connection.execute(query).mappings().all()
 
 
 def _unit_of_run() -> ColumnElement[str]:

@@ -24,19 +24,19 @@ def rollup_of(filters: Filters, dimensions: Iterable[str], version: str) -> Grai
     Raises:
         StoreVersionError: the tables have no column for a filter.
     """
-    missing = filters.asked.keys() - set(columns_of(LLM_CALLS, version))
+    missing = filters.keys() - set(columns_of(LLM_CALLS, version))
     if missing:
         raise StoreVersionError(
             f"the telemetry store has version {version!r}, which does not keep {', '.join(sorted(missing))}: "
             "run `taskpilot-obs db upgrade --store URL` once"
         )
-    return rollup_for({*filters.asked, *dimensions}, version)
+    return rollup_for({*filters, *dimensions}, version)
 
 
-def rows_where(asked: dict[str, str]) -> list[ColumnElement[bool]]:
+def rows_where(filters: Filters) -> list[ColumnElement[bool]]:
     """The filters as conditions on rows, where NULL and the empty text both stand for no value."""
     columns: Any = LLM_CALLS.c
     return [
         columns[name] == value if value else or_(columns[name].is_(None), columns[name] == "")
-        for name, value in asked.items()
+        for name, value in filters.items()
     ]

@@ -174,14 +174,13 @@ def _row_groups(connection: Connection, plan: QueryPlan, filters: Filters, by: B
     long segments SQLite has an index which holds all that is summed up, so that it neither sorts nor looks at the rows;
     it serves one combination after the other.
     """
-    asked = filters.asked
     stepped = [] if by.step is None else [_step_of(connection, _call.created_at, by.step)]
     by_series = _SERIES_DIMENSIONS.issuperset(by.dimensions)
     keys = _series(connection, by.dimensions, {}) if by_series else {}
-    indexed = by_series and connection.dialect.name == "sqlite" and _SERIES_DIMENSIONS.issuperset(asked)
-    chosen = _series(connection, by.dimensions, asked) if indexed and asked else keys
+    indexed = by_series and connection.dialect.name == "sqlite" and _SERIES_DIMENSIONS.issuperset(filters)
+    chosen = _series(connection, by.dimensions, filters) if indexed and filters else keys
     for times, length in _row_times(connection, plan):
-        where = and_(times, *rows_where(asked))
+        where = and_(times, *rows_where(filters))
         if indexed and length >= DAY:
             within = and_(times, _call.series_id.in_(chosen))
             parts = None if stepped or len(chosen) > _MOST_PARTS else _parts(chosen, times)
@@ -275,7 +274,7 @@ def _summaries_where(plan: QueryPlan, filters: Filters) -> ColumnElement[bool] |
     if not times:
         return None
     # A line without calls is what ClickHouse has in the place of one that was deleted.
-    return and_(or_(*times), summary.requests > 0, *(summary[name] == value for name, value in filters.asked.items()))
+    return and_(or_(*times), summary.requests > 0, *(summary[name] == value for name, value in filters.items()))
 
 
 # --- durations and failures ------------------------------------------------------------------------------------------
@@ -332,7 +331,7 @@ def _failed(filters: Filters) -> TextClause:
 
     The few rows of a user or a request have an index of their own, beside which PostgreSQL would read every failure.
     """
-    return text("coalesce(success, true) = false" if filters.asked.keys() & _FEW_ROWS else "NOT success")
+    return text("coalesce(success, true) = false" if filters.keys() & _FEW_ROWS else "NOT success")
 
 
 def errors(connection: Connection, plan: QueryPlan, filters: Filters, by: By = WHOLE) -> dict[Key, Counter[str]]:
@@ -343,7 +342,7 @@ def errors(connection: Connection, plan: QueryPlan, filters: Filters, by: By = W
         columns = [] if by.step is None else [_step_of(connection, _call.created_at, by.step)]
         columns += [func.coalesce(_call[name], "") for name in by.dimensions]
         kind = func.coalesce(_call.error_category, _call.error_type, _call.status)
-        query = select(*columns, kind, func.count()).where(or_(*times), *rows_where(filters.asked), _failed(filters))
+        query = select(*columns, kind, func.count()).where(or_(*times), *rows_where(filters), _failed(filters))
         for line in connection.execute(query.group_by(*columns, kind)):
             found[tuple(line[:-2])][line[-2]] += line[-1]
     where = _summaries_where(plan, filters)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs._telemetry.answers import WHOLE, Answers, Bins, By, Key
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.filters import EVERYTHING, Filters
 from taskpilot_obs.exceptions import StoreVersionError
 from taskpilot_obs.store import on_clickhouse, queries
 from taskpilot_obs.store.access import opened
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from taskpilot_obs.store.engine import Store
     from taskpilot_obs.store.rollups import Grain
 
-_ALL: Filters = Filters()
 _FEW: Final = 100
 """So many keys are looked up one by one; more are read in one pass."""
 
@@ -52,7 +51,7 @@ class Question(NamedTuple):
         if rollup is not None and on_clickhouse.is_on(self.connection) and not has_sums(self.connection):
             rollup = None
         planned = plan(self.connection, self.start, self.end, rollup, self.version, step=step)
-        merged = merged_before(self.connection, {*self.filters.asked, *dimensions})
+        merged = merged_before(self.connection, {*self.filters, *dimensions})
         if merged is None or merged <= self.start:
             return planned
         told_apart = min(merged, self.end)
@@ -127,7 +126,7 @@ class StoreAnswers:
 
 def _only(filters: Filters, by: By, key: Key) -> Filters:
     """The filters, and the values of one key."""
-    return filters._replace(**dict(zip(by.dimensions, key, strict=True)))
+    return {**filters, **dict(zip(by.dimensions, key, strict=True))}
 
 
 class StoreSource:
@@ -146,7 +145,9 @@ class StoreSource:
 
 
 @contextmanager
-def asked_of(store: str | Store | None, start: datetime, end: datetime, filters: Filters = _ALL) -> Iterator[Question]:
+def asked_of(
+    store: str | Store | None, start: datetime, end: datetime, filters: Filters = EVERYTHING
+) -> Iterator[Question]:
     """Open a store for a question about [start, end).
 
     Raises:

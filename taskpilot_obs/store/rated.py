@@ -64,7 +64,7 @@ def rated_by(question: Question, dimensions: Sequence[str]) -> dict[tuple[str, .
             _call.organization_id.is_not_distinct_from(verdict.c.organization_id),
             _call.created_at >= question.start,
             _call.created_at < question.end,
-            *rows_where(question.filters.asked),
+            *rows_where(question.filters),
         )
         .group_by(*columns)
     )

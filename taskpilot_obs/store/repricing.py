@@ -121,7 +121,7 @@ def used_calls(question: Question, group: str, *, slot_us: int, to_write: bool) 
         _ORIGIN, _call.cost_nano, _call.cost_rest,
         _call.telemetry_id if to_write else null(), literal_column(times.ended, BigInteger),
     ).where(
-        _call.created_at >= question.start, _call.created_at < question.end, *rows_where(question.filters.asked)
+        _call.created_at >= question.start, _call.created_at < question.end, *rows_where(question.filters)
     )  # fmt: skip
     for rows in question.connection.execution_options(yield_per=_FETCH).execute(query).partitions():
         yield from map(UsedCall._make, rows)

@@ -104,7 +104,7 @@ def _where(question: Question, operation: Operation) -> list[ColumnElement[bool]
         _run.created_at < question.end,
         _run.operation == operation.value,
     ]
-    for name, value in question.filters.asked.items():
+    for name, value in question.filters.items():
         question.needs(AGENT_RUNS, name)
         column = _run[name]
         found.append(column == value if value else or_(column.is_(None), column == ""))

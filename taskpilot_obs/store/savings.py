@@ -168,7 +168,7 @@ def _grouped(question: Question, keys: tuple[Any, ...], sums: tuple[Any, ...], *
 
 def _conditions(question: Question) -> list[ColumnElement[bool]]:
     times = [_call.created_at >= question.start, _call.created_at < question.end]
-    return [*times, *rows_where(question.filters.asked)]
+    return [*times, *rows_where(question.filters)]
 
 
 def _whole(value: Any) -> int:

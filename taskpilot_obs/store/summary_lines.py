@@ -11,7 +11,7 @@ from operator import sub
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskpilot_obs._telemetry.answers import Key
-from taskpilot_obs._telemetry.counts import Counts
+from taskpilot_obs._telemetry.counts import NO_CALLS, Counts
 from taskpilot_obs._telemetry.money import MOST_NANO
 from taskpilot_obs._telemetry.sketch import encode, subtract
 from taskpilot_obs.store.rollups import FULL, SUMMARY_DIMENSIONS, Grain
@@ -61,7 +61,7 @@ def joined(parts: Sequence[Sums]) -> Sums:
     first, *others = parts
     if not others:
         return first
-    counts, latency, first_token, errors = Counts(), Counter[int](), Counter[int](), Counter[str]()
+    counts, latency, first_token, errors = NO_CALLS, Counter[int](), Counter[int](), Counter[str]()
     for part in (first, *others):
         counts = counts.plus(part.counts)
         latency.update(part.latency)

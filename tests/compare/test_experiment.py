@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 from collections import Counter
@@ -13,7 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from taskpilot_obs import observe_agent, observe_workflow, record_feedback, record_llm_call, request_context
+from taskpilot_obs import (
+    observe_agent,
+    observe_workflow,
+    record_feedback,
+    record_llm_call,
+    request_context,
+    track_workflow,
+)
 from taskpilot_obs.compare.experiment import Experiment
 from taskpilot_obs.compare.sequences import sample_ratio_p_value
 from taskpilot_obs.exceptions import ConfigurationError
@@ -180,6 +188,41 @@ def test_a_decorator_assigns_by_the_context(function: Any) -> None:
         workflow = next(run for run in seen if run.name == "w")
         assert workflow.attributes["variant"] == PROMPTS.variant_of("user-3")
         assert {run.attributes.get("experiment") for run in seen} == {"planner-prompt"}
+
+
+def test_an_assignment_within_itself_ends_with_the_outer_one() -> None:
+    """Nothing is assigned behind it, which would count other requests for the variant."""
+    assigned = Experiment("e", {"a": 0.5, "b": 0.5}).assign("user-1")
+    with assigned:
+        with assigned:
+            pass
+        assert _attribute_here("experiment") == "e"
+    assert _attribute_here("experiment") is None
+
+
+def test_tasks_may_share_an_assignment() -> None:
+    """Each task has it within its own block, whichever ends first."""
+
+    async def work(order: list[asyncio.Event]) -> list[object]:
+        with assigned:
+            await order[0].wait()
+            inside = _attribute_here("experiment")
+        order[1].set()
+        return [inside, _attribute_here("experiment")]
+
+    async def both() -> list[list[object]]:
+        first, second, third = (asyncio.Event() for _ in range(3))
+        first.set()
+        return [*await asyncio.gather(work([second, third]), work([first, second]))]
+
+    assigned = Experiment("e", {"a": 0.5, "b": 0.5}).assign("user-1")
+    assert asyncio.run(both()) == [["e", None], ["e", None]]
+
+
+def _attribute_here(name: str) -> object:
+    with capture_invocations() as seen, track_workflow("w"):
+        pass
+    return seen[0].attributes.get(name)
 
 
 @pytest.mark.parametrize(

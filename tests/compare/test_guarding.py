@@ -56,6 +56,7 @@ def test_a_variant_that_costs_too_much_stops_the_experiment(store: str, caplog: 
     assert tuple(heard) == found
     (alert,) = found
     assert (alert.variant, alert.measure, alert.limit) == ("v2", "cost", 0.2)
+    assert alert.at_least is not None
     assert 0.2 < alert.at_least <= 1.01
     assert caplog.text.count(alert.sentence) == 1
     assert guard.check() == found
@@ -63,6 +64,14 @@ def test_a_variant_that_costs_too_much_stops_the_experiment(store: str, caplog: 
     assert tested.stopped == alert.sentence
     with tested.assign("user-2") as variant:
         assert variant == "v1"
+
+
+def test_a_variant_that_costs_where_the_control_is_free_breaks_its_guardrail(store: str) -> None:
+    """Any cost is more than any part of 0."""
+    run_users(300, {"v1": "0", "v2": "0.02"}, NEVER)
+    (alert,) = ExperimentGuard(experiment(), {"cost": 5.0}, store=store).check()
+    assert (alert.variant, alert.at_least) == ("v2", None)
+    assert "worse than the control's by at least any part of its 0" in alert.sentence
 
 
 def test_a_broken_guardrail_is_counted_and_audited(tmp_path: Path) -> None:

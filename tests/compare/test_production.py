@@ -6,6 +6,7 @@ import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 
@@ -126,6 +127,19 @@ def test_free_calls_lack_no_price_in_the_version_before(store: str) -> None:
     with closing(Store(store)) as tables:
         assert tables.version() == "0004"
     assert groups(store)["gpt-4o"].cost_per_correct_usd == Decimal("0.02")
+
+
+def test_periods_of_one_minute_are_two_groups(store: str) -> None:
+    """Their names have fractions of a second where the minute is the same."""
+    began = datetime.now(UTC)
+    calls("gpt-4o", "planner", 3, 0)
+    between = datetime.now(UTC)
+    calls("gpt-4o", "planner", 5, 0)
+    ended = datetime.now(UTC)
+    assert get_recorder().flush(30)
+    minute = (began - timedelta(seconds=1), between)
+    found = compare("period", (between, ended + timedelta(seconds=1)), against=minute, store=store)
+    assert [group.requests for group in found.groups] == [5, 3]
 
 
 @pytest.mark.parametrize(

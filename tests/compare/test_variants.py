@@ -79,6 +79,15 @@ def test_no_difference_is_no_verdict(store: str) -> None:
     assert report.conclusion.startswith("Not enough evidence that v2 differs from v1 by success")
 
 
+@pytest.mark.parametrize("measure", ["cost", "tokens"])
+@given(value=st.floats(1e-9, 1e9), sizes=st.tuples(st.integers(100, 2_000), st.integers(100, 2_000)))
+def test_equal_constant_amounts_are_no_difference(measure: str, value: float, sizes: tuple[int, int]) -> None:
+    """A price by the call costs every unit the same: the rounding of sums of different length tells no arms apart."""
+    evidence = {(measure, name): _Evidence([value] * size) for name, size in zip("ab", sizes, strict=True)}
+    (found,) = _judged([_effect(measure, "b", evidence, "a")], measure, blocked=False)
+    assert (found.difference, found.p_value, found.verdict) == (0.0, 1.0, "not enough evidence")
+
+
 def test_a_broken_assignment_blocks_the_verdict(store: str) -> None:
     """Where everybody got one variant, no difference is believed, however large."""
     run_users(150, {"v1": 0.5, "v2": 0.0}, {"v1": "0.01", "v2": "0.02"}, header="planner-prompt=v2")
@@ -129,7 +138,13 @@ def test_the_period_is_kept(store: str) -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"primary": "luck"}, "measure 'luck'"), ({"shares": {"v1": 0.5, "v2": 0.4}}, "add up to 0.9")],
+    [
+        ({"primary": "luck"}, "measure 'luck'"),
+        ({"shares": {"v1": 0.5, "v2": 0.4}}, "shares: .* add up to 0.9"),
+        ({"shares": {"v1": 1.5, "v2": -0.5}}, "above 0"),
+        ({"shares": {"v1": 1.0, "v2": 0.0}}, "above 0"),
+        ({"shares": {"v1": 1.0}}, "two or more"),
+    ],
 )
 def test_a_wrong_question_is_refused(store: str, options: dict[str, object], message: str) -> None:
     """The error says what is allowed."""

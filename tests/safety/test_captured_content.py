@@ -15,9 +15,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from taskpilot_obs import observe_agent, observe_llm, observe_tool, track_llm
-from taskpilot_obs.records import Invocation
+from taskpilot_obs.records import Invocation, Started
 from taskpilot_obs.safety.redaction import Redactor
-from taskpilot_obs.testing import capture_invocations, fresh_recorder
+from taskpilot_obs.testing import capture_invocations, capture_records, fresh_recorder
 
 PASSWORD = "hunter2"  # noqa: S105  the one that must not be shown
 HIDDEN = "[REDACTED:secret]"
@@ -88,6 +88,19 @@ def test_arguments_have_the_names_of_their_parameters() -> None:
         {"pin": HIDDEN, "rest": ["a", "b"], "api_key": HIDDEN},
         {"host": "<Client>", "password": HIDDEN},
     ]
+
+
+def test_an_open_run_shows_its_input() -> None:
+    """The record of a run's start holds what it was given, with secrets hidden, while the run goes on."""
+    shown = []
+
+    @observe_tool
+    def look(host: str, password: str) -> None:
+        shown.append([json.loads(start.input_text or "") for start in starts])
+
+    with fresh_recorder(capture_content=True), capture_records(Started) as starts:
+        look("db", PASSWORD)
+    assert shown == [[{"host": "db", "password": HIDDEN}]]
 
 
 def test_arguments_that_do_not_fit() -> None:

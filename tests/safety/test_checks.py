@@ -230,6 +230,7 @@ def test_passing_the_token_limit_withholds_nothing() -> None:
     goes_on, (outcome,) = both(*policies, mode="enforce", subject=after)
     assert goes_on
     assert (outcome.verdict, outcome.result) == (Verdict.DENY, CheckResult.WOULD_BLOCK)
+    assert outcome.duration_s > 0
     goes_on, (outcome,) = both(
         *policies, mode="enforce", subject=CheckInput(Operation.CHAT, Stage.INPUT, tokens_so_far=12)
     )

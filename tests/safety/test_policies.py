@@ -240,7 +240,9 @@ def test_tokens_are_one_violation_when_passed(limit: Any, calls: Any) -> None:
         assert before.verdict is (Verdict.REQUIRE_APPROVAL if total > limit else Verdict.ALLOW)
         total += tokens
         after = policy.check(CheckInput(Operation.CHAT, Stage.OUTPUT, tokens_so_far=total, call_tokens=tokens))
-        denials += after.verdict is Verdict.DENY
+        if after.verdict is Verdict.DENY:
+            assert after.reason == f"{total} tokens, allowed are {limit}"
+            denials += 1
     assert denials == (total > limit)
 
 

@@ -196,6 +196,39 @@ def test_private_key_without_an_end_is_hidden_to_the_end() -> None:
     assert plain.text(PUTTY + "\ntail") == "[REDACTED:private_key]\ntail"
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+def test_a_path_may_hold_a_colon_and_an_at_sign(scheme: str) -> None:
+    """Only what stands before the host of a web address is a password."""
+    assert plain.text(f"see {scheme}://example.com/a:b@2 now") == f"see {scheme}://example.com/a:b@2 now"
+    assert plain.text(f"see {scheme}://me:pass@example.com/a now") == "see [REDACTED:connection_string] now"
+
+
+def test_a_card_of_twelve_digits_may_be_the_whole_text() -> None:
+    """The shortest numbers of cards (Maestro's) are found at the very start of a text."""
+    assert plain.text("676770000005") == "[REDACTED:card]"
+    assert plain.text("676770000008") == "676770000008"
+
+
+def test_one_hexadecimal_letter_makes_a_number_an_id() -> None:
+    """The digits of a card within a hexadecimal number are kept, however short what is around them."""
+    for text in ("id a4111111111111111", "id 4111111111111111f", "a4111111111111111"):
+        assert plain.text(text) == text
+    assert plain.text("id 4111111111111111") == "id [REDACTED:card]"
+
+
+def test_words_between_private_keys_stay() -> None:
+    """Each of several private keys is hidden to its own end, and what stands between them is left."""
+    for key in (PEM, PGP, PUTTY):
+        hidden = "[REDACTED:private_key]"
+        assert plain.text(f"old: {key}\nnew: {key}\nboth") == f"old: {hidden}\nnew: {hidden}\nboth"
+
+
+def test_the_signature_of_a_link_is_hidden() -> None:
+    """A signed link gives access to every reader; a text without a sign `=` has none."""
+    assert plain.text("GET /x?sig=0123456789abcdef01 now") == "GET /x?sig=[REDACTED:secret] now"
+    assert plain.text("GET /x signature 0123456789abcdef01") == "GET /x signature 0123456789abcdef01"
+
+
 def test_overlapping_finds_become_one_marker() -> None:
     """Where two kinds overlap, the union is hidden under the graver name."""
     assert plain.text("password=postgres://u:p@h/db?x=jane@example.com") == "password=[REDACTED:connection_string]"

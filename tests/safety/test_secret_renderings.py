@@ -166,6 +166,29 @@ def test_a_name_without_a_value(key: str, form: str) -> None:
     assert Redactor().text(text) == text
 
 
+def dumped(value: object, layers: int) -> str:
+    """A value as JSON, within as many texts of JSON."""
+    for _ in range(layers):
+        value = json.dumps(value)
+    return json.dumps(value)
+
+
+@given(st.text(alphabet="ab \\\"'`", max_size=12), st.integers(0, 3))
+def test_quotes_and_backslashes_in_a_secret_end_it_in_no_layer(rest: str, layers: int) -> None:
+    """Tools get their arguments as JSON within JSON: the secret is hidden to its own closing quote."""
+    text = dumped({"a": "x", "password": "Zq" + rest, "n": "kept"}, layers)
+    assert Redactor().text(text) == dumped({"a": "x", "password": "[REDACTED:secret]", "n": "kept"}, layers)
+
+
+@given(st.text(alphabet="ab\\\"'`", max_size=12), st.integers(0, 3), st.data())
+def test_a_secret_that_is_cut_shows_nothing_behind_its_quotes(rest: str, layers: int, data: st.DataObject) -> None:
+    """Of a text that ends within a secret, all that stands behind the opening quote is hidden."""
+    whole = dumped({"a": "x", "password": "Zq" + rest + "!"}, layers)
+    at = whole.index("Zq")
+    cut = data.draw(st.integers(at + 2, whole.index("!") + 1))
+    assert Redactor().text(whole[:cut]) == whole[:at] + "[REDACTED:secret]"
+
+
 def test_the_table_is_one() -> None:
     """Every secret name of the table is found in text: each holds one of the hints that text is searched for."""
     for word in (*ANYWHERE, *ENDING, *EXACTLY):

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import itertools
 import json
 import random
+import threading
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import httpx
 import pytest
 from _serving import bearer, tokens_in
-from google.protobuf.json_format import MessageToDict
+from google.protobuf.json_format import MessageToDict, ParseDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
@@ -25,7 +28,7 @@ from taskpilot_obs.exceptions import StoreUnavailableError
 from taskpilot_obs.genai_spans import FinishedSpan, read_spans
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.records import Invocation, Operation, Status
-from taskpilot_obs.server import create_app
+from taskpilot_obs.server import create_app, otlp
 from taskpilot_obs.server import trace_buffer as buffers
 from taskpilot_obs.server.trace_buffer import TraceBuffer
 from taskpilot_obs.stats import get_calls, get_run_tree
@@ -182,16 +185,38 @@ def test_what_is_no_batch_is_refused(client: tuple[TestClient, dict[str, str]]) 
         assert answer.json()["detail"]
 
 
+def test_a_batch_is_parsed_beside_the_event_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A batch takes up to seconds to parse, in which the server still answers its probes."""
+    threads = []
+
+    def noting(*args: Any, **options: Any) -> Any:
+        threads.append(threading.get_ident())
+        return ParseDict(*args, **options)
+
+    async def send() -> int:
+        transport = httpx.ASGITransport(create_app(store=store), client=("127.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            headers = {"Content-Type": "application/json"}
+            return (await client.post("/v1/traces", content=_json(wire(agents_at_work())), headers=headers)).status_code
+
+    monkeypatch.setattr(otlp, "ParseDict", noting)
+    assert asyncio.run(send()) == 200
+    assert len(threads) == 1
+    assert threading.get_ident() not in threads
+
+
 class Kept:
     """Where a buffer writes, and whether it can."""
 
     def __init__(self) -> None:
         self.runs: dict[str, Invocation] = {}
         self.is_away = False
+        self.transactions = 0
 
     def __call__(self, runs: Any) -> None:
         if self.is_away:
             raise StoreUnavailableError("away")
+        self.transactions += 1
         for run in runs:
             self.runs.setdefault(run.invocation_id, run)
 
@@ -262,6 +287,16 @@ def test_what_waits_is_bounded() -> None:
         buffer.close()
     assert len(kept.runs) == 1_000
     assert len(buffer._remembered) <= 2_000
+
+
+def test_traces_of_one_batch_are_written_together() -> None:
+    """A batch of 2,500 whole traces takes three transactions, because a commit takes longer than a trace."""
+    kept = Kept()
+    buffer = TraceBuffer(kept, PriceTable(), clock=lambda: 0.0)
+    with mock.patch.object(buffer, "_start"):
+        buffer.add(None, [chat(3, None)._replace(trace_id=f"{number:032x}") for number in range(2_500)])
+    assert (len(kept.runs), kept.transactions, buffer._waiting) == (2_500, 3, 0)
+    assert buffer.counted() == {"received": 2_500, "ignored": 0, "written": 2_500, "late": 0, "torn": 0}
 
 
 def test_a_store_that_is_away_loses_nothing() -> None:

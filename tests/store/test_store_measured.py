@@ -14,7 +14,7 @@ from _stored import NOON, llm_call, verdict
 from sqlalchemy.exc import DatabaseError
 
 from taskpilot_obs._telemetry.answers import By
-from taskpilot_obs._telemetry.filters import Filters
+from taskpilot_obs._telemetry.filters import EVERYTHING
 from taskpilot_obs.compare import compare
 from taskpilot_obs.records import Status
 from taskpilot_obs.store import Store, aggregate_summaries
@@ -49,7 +49,7 @@ def test_sums_and_durations_together_are_those_read_apart(
     Writer(store).write(rows_of([some_call(chance, number) for number in range(300)]))
     if summed_up:
         aggregate_summaries("daily", None, store=store)
-    with asked_of(store, NOON - timedelta(days=4), NOON + timedelta(hours=5), Filters()) as question:
+    with asked_of(store, NOON - timedelta(days=4), NOON + timedelta(hours=5), EVERYTHING) as question:
         asked = (question.connection, question.plan(dimensions), question.filters, By(dimensions))
         sums, durations = measured(*asked)
         expected, apart = totals(*asked), bins(*asked)
@@ -66,7 +66,7 @@ def test_a_comparison_leaves_the_cache_of_a_connection_as_it_was(tmp_path: Path)
     by, day = By(("variant", "agent")), timedelta(days=1)
     with closing(Store(f"sqlite:///{tmp_path / 'telemetry.db'}", create=True)) as store:
         Writer(store).write(rows_of([llm_call(NOON)]))
-        with asked_of(store, NOON - day, NOON + day, Filters()) as question:
+        with asked_of(store, NOON - day, NOON + day, EVERYTHING) as question:
             before = question.connection.exec_driver_sql("PRAGMA cache_size").scalar_one()
             measured(question.connection, question.plan(by.dimensions), question.filters, by)
             assert question.connection.exec_driver_sql("PRAGMA cache_size").scalar_one() == before

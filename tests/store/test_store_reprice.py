@@ -156,7 +156,7 @@ def test_applying_books_what_was_unpriced_and_nothing_else(url: str) -> None:
     assert reprice("30d", prices=contract, apply=True, store=url, now=AFTER).applied == 0
     rows = _costs(url)
     assert rows["unpriced"][:2] == (2 * 10**9, 0)
-    assert rows["unpriced"][2].startswith(f"repriced {AFTER:%Y-%m-%d}: ")
+    assert rows["unpriced"][2] == f"repriced {AFTER:%Y-%m-%d}: own price"
     assert rows["lost"] == (None, None, None)
     assert rows["wrong"] == (9 * 10**9, 0, "caller")
     assert get_cost_breakdown("30d", store=url, now=AFTER).cost_usd == before + 2
@@ -181,6 +181,8 @@ def test_wrong_questions_are_refused(url: str) -> None:
         reprice("30d", as_model="nosuch", store=url)
     with pytest.raises(ConfigurationError, match="allowed are agent"):
         reprice("30d", by="nosuch", store=url)  # type: ignore[arg-type]
+    with pytest.raises(ConfigurationError, match=r"at: .* needs a time zone"):
+        reprice("30d", at=datetime(2026, 1, 1), store=url)  # noqa: DTZ001  wrong on purpose
     with pytest.raises(ConfigurationError, match="leave out as_model"):
         reprice("30d", as_model="gpt-4o", apply=True, store=url)
 

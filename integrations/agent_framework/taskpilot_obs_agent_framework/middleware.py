@@ -139,5 +139,7 @@ def _read(recorder: Recorder, read: Callable[[], T], otherwise: T) -> T:
 
 async def _end_released(run: ActiveInvocation, response: Any) -> None:
     """End the run of a stream, whose pieces the application has already."""
-    await check_output_async(run, reading.write_result(run, response), released=True)
-    run.stop()
+    try:
+        await check_output_async(run, reading.write_result(run, response), released=True)
+    finally:
+        run.stop()  # it was read whole, whatever ends its checks

@@ -6,12 +6,13 @@ import asyncio
 import gc
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from _provider import Provider, answering, serving
-from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, table
+from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, judging, table
 from _tools import broken, get_weather, ran
 
 from taskpilot_obs import observe_workflow, shutdown
@@ -480,6 +481,44 @@ def test_the_output_of_a_stream_is_checked_when_it_is_out(provider: Provider) ->
         with capture_records(Decision, fresh) as decisions:
             play(provider, lambda at: read(at.agent().run("hi", stream=True)))
         assert [one.result.value for one in decisions] == ["bypassed"] * 2
+
+
+async def leave(at: Agents, how: str) -> None:
+    """Read two words of a stream, and read no further."""
+    said = ""
+    stream = at.agent().run("CUT" if how == "cut" else "HALT", stream=True)
+    with suppress(af.exceptions.ChatClientException, asyncio.CancelledError):
+        async for update in stream:
+            said += update.text
+            if said != "It is ":
+                continue
+            if how == "cancelled":
+                asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+            elif how != "cut":
+                break
+    if how == "closed":
+        await stream.close()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "cut"])
+def test_what_a_stream_hands_out_before_it_is_left_is_judged(provider: Provider, how: str, asynchronous: bool) -> None:
+    """A stream that is closed, cancelled or cut is judged by its words so far, call and agent once each."""
+    with judging(asynchronous=asynchronous) as judged:
+        play(provider, lambda at: leave(at, how))
+        provider.release()
+        assert sorted(judged.asked) == [("chat", "It is "), ("invoke_agent", "It is ")]
+        assert judged.results == ["bypassed"] * 2
+
+
+def test_a_stream_that_is_dropped_is_judged_or_counted(provider: Provider) -> None:
+    """A stream without a last reference is judged, unless a garbage collection finds it, which counts its checks."""
+    with judging() as judged:
+        play(provider, lambda at: leave(at, "dropped"))
+        provider.release()
+        gc.collect()
+        assert judged.bypassed == 2
+        assert set(judged.asked) <= {("chat", "It is "), ("invoke_agent", "It is ")}
 
 
 async def twice(_context: Any, call_next: Any) -> None:

@@ -6,7 +6,7 @@ import sys
 from asyncio import CancelledError
 from typing import Any, NamedTuple
 
-from taskpilot_obs.integration import CURRENT, ActiveInvocation, Status, Step
+from taskpilot_obs.integration import CURRENT, ActiveInvocation, Status, Step, end_early
 
 Key = tuple[str, str]
 """What it is, and the name of its agent or the ID of its call."""
@@ -19,14 +19,11 @@ class CurrentRun(NamedTuple):
     step: Step | None
     agent: str
 
-    def close(self, error: BaseException | None = None, *, status: Status = Status.SUCCESS) -> None:
-        """End it."""
+    async def close(self, error: BaseException | None = None, *, status: Status = Status.SUCCESS) -> None:
+        """End it, once the checks are asked about words that nothing has followed."""
         if self.step is not None:
             self.run.detach(self.step)
-        if error is None:
-            self.run.end_as(status)
-        else:
-            self.run.fail(error)
+        await end_early(self.run, error, status=status)
 
 
 class InvocationRuns:
@@ -74,7 +71,7 @@ class InvocationRuns:
             agent = agent.parent_agent
         return CURRENT
 
-    def pop_agent(self, invocation: str, agent: str, error: BaseException | None) -> CurrentRun | None:
+    async def pop_agent(self, invocation: str, agent: str, error: BaseException | None) -> CurrentRun | None:
         """Take the run of an agent that ends, and end its calls: a cancelled one reports none of them."""
         entry = self.get(invocation, ("agent", agent))
         for _, each in self._open.get(invocation, [])[::-1]:
@@ -83,11 +80,11 @@ class InvocationRuns:
                 break
             if each.agent == agent:
                 self.drop(invocation, each)
-                each.close(error, status=Status.ABANDONED)
+                await each.close(error, status=Status.ABANDONED)
         return entry
 
-    def close_all(self, invocation: str) -> None:
+    async def close_all(self, invocation: str) -> None:
         """End what an invocation has left open: abandoned where its reader has gone."""
         left = isinstance(sys.exc_info()[1], GeneratorExit | CancelledError)
         for _, entry in self._open.pop(invocation, [])[::-1]:
-            entry.close(status=Status.ABANDONED if left else Status.SUCCESS)
+            await entry.close(status=Status.ABANDONED if left else Status.SUCCESS)

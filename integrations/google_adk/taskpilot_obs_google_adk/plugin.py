@@ -24,6 +24,7 @@ from taskpilot_obs.integration import (
     get_recorder,
     guarded,
     is_content_read,
+    note_released,
     open_run,
     unwrap_refusal,
 )
@@ -79,14 +80,14 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         """End it; the framework calls this for a cancelled agent as well."""
         flying = sys.exc_info()[1]
         if not isinstance(flying, asyncio.CancelledError):
-            self._end_agent(callback_context.invocation_id, agent.name, None)
+            await self._end_agent(callback_context.invocation_id, agent.name, None)
         elif _is_reader_cancelled():
-            self._end_agent(callback_context.invocation_id, agent.name, flying)
+            await self._end_agent(callback_context.invocation_id, agent.name, flying)
         # Otherwise the application has closed the events, for which the runner cancels its own task: see after_run.
 
     async def on_agent_error_callback(self, *, agent: Any, callback_context: Any, error: Exception) -> None:
         """End it as failed."""
-        self._end_agent(callback_context.invocation_id, agent.name, unwrap_refusal(error))
+        await self._end_agent(callback_context.invocation_id, agent.name, unwrap_refusal(error))
 
     async def before_run_callback(self, *, invocation_context: Any) -> None:
         """Note whose task reads the events."""
@@ -95,14 +96,14 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
 
     async def after_run_callback(self, *, invocation_context: Any) -> None:
         """End what the invocation has left open."""
-        self._runs.close_all(invocation_context.invocation_id)
+        await self._runs.close_all(invocation_context.invocation_id)
 
-    def _end_agent(self, invocation: str, name: str, error: BaseException | None) -> None:
+    async def _end_agent(self, invocation: str, name: str, error: BaseException | None) -> None:
         if error is None:
-            self._end_unmade(invocation, name)
-        entry = self._runs.pop_agent(invocation, name, error)
+            await self._end_unmade(invocation, name)
+        entry = await self._runs.pop_agent(invocation, name, error)
         if entry is not None:
-            entry.close(error)
+            await entry.close(error)
 
     # --- model calls -------------------------------------------------------------------------------------------------
 
@@ -127,6 +128,8 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
             return
         if llm_response.partial:
             known.run.first_token()
+            with guarded(_WHERE, self._recorder.counters):
+                note_released(known.run, _texts(llm_response.content))
             return
         self._runs.drop(invocation, known)
         with guarded(_WHERE, self._recorder.counters):
@@ -137,27 +140,27 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         await _checked_output(known, answer)
         if llm_response.error_code and llm_response.content is None:
             known.run.end_as(Status.ERROR, error_type=str(llm_response.error_code))
-        known.close()
+        await known.close()
 
     async def on_model_error_callback(self, *, callback_context: Any, llm_request: Any, error: Exception) -> None:
         """End it as failed."""
         known = self._runs.pop(callback_context.invocation_id, ("llm", callback_context.agent_name))
         if known is not None:
-            known.close(unwrap_refusal(error))
+            await known.close(unwrap_refusal(error))
 
     async def on_event_callback(self, *, invocation_context: Any, event: Any) -> None:
         """End the call that the application has answered: the event that has the answer is all that is reported."""
         if not event.partial:
-            self._end_unmade(invocation_context.invocation_id, event.author)
+            await self._end_unmade(invocation_context.invocation_id, event.author)
 
-    def _end_unmade(self, invocation: str, agent: str) -> None:
+    async def _end_unmade(self, invocation: str, agent: str) -> None:
         """End a call that an agent's own `before_model_callback` has answered: nothing was sent, nothing is billed."""
         known = self._runs.get(invocation, ("llm", agent))
         if known is None or not isinstance(known.run, LlmInvocation) or known.run.first_token_ns:
             return
         self._runs.drop(invocation, known)
         known.run.set_cached(True)
-        known.close()
+        await known.close()
 
     def _parent(self, invocation: str, agent: str) -> ActiveInvocation | None:
         above = self._runs.get(invocation, ("agent", agent))
@@ -184,7 +187,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         if known is not None:
             known.run.observe_output(result)
             await _checked_output(known, result)
-            known.close()
+            await known.close()
 
     async def on_tool_error_callback(
         self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any, error: BaseException
@@ -192,7 +195,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         """End it as failed or cancelled."""
         known = self._runs.pop(tool_context.invocation_id, ("tool", str(tool_context.function_call_id)))
         if known is not None:
-            known.close(unwrap_refusal(error))
+            await known.close(unwrap_refusal(error))
 
 
 def _is_reader_cancelled() -> bool:
@@ -207,7 +210,7 @@ async def _checked_input(entry: CurrentRun, content: object, arguments: Mapping[
     try:
         await check_input_async(entry.run, content, arguments=given)
     except BaseException as error:  # a refusal, or the caller's cancellation: no callback follows
-        entry.close(error)
+        await entry.close(error)
         raise
 
 
@@ -215,7 +218,7 @@ async def _checked_output(entry: CurrentRun, result: object) -> None:
     try:
         await check_output_async(entry.run, result)
     except BaseException as error:  # a refusal, or the caller's cancellation: no callback follows
-        entry.close(error)
+        await entry.close(error)
         raise
 
 

@@ -9,13 +9,13 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from _provider import Provider, serving
-from _runs import assert_ten_at_once, cancel_under_way, figures, table
+from _runs import assert_ten_at_once, cancel_under_way, figures, judging, table
 from _tools import broken, get_weather, ran
 
 from taskpilot_obs import observe_workflow
@@ -147,6 +147,30 @@ def test_a_stream_that_is_left(seen: Captured[Invocation]) -> None:
 
     asyncio.run(work())
     assert table(seen) == [("Planner", None, "abandoned"), (MODEL, "Planner", "abandoned")]
+
+
+async def leave(how: str) -> None:
+    """Read the first piece of a stream, and read no further."""
+    made = events(agent(), "CUT" if how == "cut" else "HALT", stream=True)
+    expected: Any = {"cancelled": asyncio.CancelledError, "cut": Exception}.get(how, ())
+    with suppress(expected):
+        async for _ in made:
+            if how == "cancelled":
+                asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+            elif how == "closed":
+                break
+    await made.aclose()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "cut"])
+def test_what_a_stream_hands_out_before_it_is_left_is_judged(provider: Provider, how: str, asynchronous: bool) -> None:
+    """The call of a stream that is closed, cancelled or cut is judged by what came of it."""
+    with judging(asynchronous=asynchronous) as judged:
+        asyncio.run(leave(how))
+        provider.release()
+        assert judged.asked == [("chat", "It is sunny.")]
+        assert judged.results == ["bypassed"]
 
 
 def test_nested_agents(seen: Captured[Invocation]) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, Final, TypeVar
+from weakref import WeakValueDictionary
 
 from pydantic_ai.capabilities import AbstractCapability, CapabilityOrdering, Instrumentation
 from pydantic_ai.exceptions import AgentRunError
@@ -21,11 +22,14 @@ from taskpilot_obs.integration import (
     answer_limits,
     check_input_async,
     check_output_async,
+    check_released_async,
     current_run,
+    end_early,
     expect_request_elsewhere,
     get_recorder,
     guarded,
     is_content_read,
+    note_released,
 )
 from taskpilot_obs_pydantic_ai import reading
 
@@ -39,15 +43,24 @@ _NOTHING: Final[Mapping[str, object]] = {}
 
 
 class _Streams:
-    """What is known of the streamed requests of a run."""
+    """What is known of the streamed requests of an agent's run."""
 
-    def __init__(self) -> None:
+    def __init__(self, agent: ActiveInvocation | None = None) -> None:
+        self.agent = agent
+        self.call: LlmInvocation | None = None
+        """The request that is being answered."""
         self.released = False
         """Whether an answer was handed out as it came."""
         self.left = False
         """Whether the application stopped reading one."""
         self.cut: list[ActiveInvocation] = []
         """Requests whose task the framework has cancelled: how the run ends shows why."""
+
+    def note(self, text: str) -> None:
+        """Note words that the application gets, of the request and of its agent."""
+        for run in (self.agent, self.call):
+            if run is not None:
+                note_released(run, text)
 
     def end_cut(self, error: BaseException) -> None:
         """End the requests that were cut off, as the run that they belong to has ended."""
@@ -59,6 +72,8 @@ class _Streams:
 
 
 _streams: ContextVar[_Streams | None] = ContextVar("taskpilot_obs_pydantic_ai_streams", default=None)
+_by_run: WeakValueDictionary[str, _Streams] = WeakValueDictionary()
+"""By the framework's ID of the run: a stream is read in another context than the one in which its run began."""
 
 
 @dataclass
@@ -88,8 +103,9 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         with guarded(reading.WHERE, run.callsite.runtime.counters):
             if ctx.conversation_id:
                 run.set_attribute("conversation", str(ctx.conversation_id))
-        streams = _Streams()
+        streams = _Streams(run)
         outer = _streams.set(streams)
+        _by_run[ctx.run_id] = streams
         try:
             return await _observe(run, handler, _write_output, content=ctx.prompt, streams=streams)
         finally:
@@ -111,7 +127,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
             run.set_streaming()
             expect_request_elsewhere(run)  # Pydantic AI calls this in a task of its own, and not around the request
             streams = _streams.get() or _Streams()
-            streams.released = True
+            streams.released, streams.call = True, run
         return await _observe(
             run,
             lambda: handler(request_context),
@@ -120,6 +136,23 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
             arguments=limits,
             streams=streams,
         )
+
+    @property
+    def has_wrap_run_event_stream(self) -> bool:
+        """Whether runs must be streamed for this capability; they need not, as it only looks at what is streamed."""
+        return False
+
+    async def wrap_run_event_stream(self, ctx: Any, *, stream: Any) -> AsyncGenerator[Any, None]:
+        """Note what the application reads of a stream, in case that it is left or cut."""
+        streams = _by_run.get(ctx.run_id)
+        try:
+            async for event in stream:
+                if streams is not None and (text := reading.words_of(event)):
+                    streams.note(text)
+                yield event
+        finally:
+            if hasattr(stream, "aclose"):
+                await stream.aclose()
 
     async def prepare_model_request(self, ctx: Any, request_context: R) -> R:
         """Count the attempts of a request beyond the first."""
@@ -168,7 +201,7 @@ async def _observe(
         await check_output_async(run, output, released=streams is not None and streams.released)
         _end(run, result, streams)
     except BaseException as error:
-        _fail(run, error, streams)
+        await _fail(run, error, streams)
         raise
     finally:
         run.detach(step)
@@ -183,18 +216,17 @@ def _end(run: ActiveInvocation, result: object, streams: _Streams | None) -> Non
         run.stop()
 
 
-def _fail(run: ActiveInvocation, error: BaseException, streams: _Streams | None) -> None:
+async def _fail(run: ActiveInvocation, error: BaseException, streams: _Streams | None) -> None:
     cancelled = isinstance(error, asyncio.CancelledError)
     if streams is None:
         run.fail(error)
     elif isinstance(run, LlmInvocation) and cancelled:
         streams.cut.append(run)
+        await check_released_async(run)
     else:
         streams.end_cut(error)
-        if cancelled and streams.left:
-            run.end_as(Status.ABANDONED)  # the framework cancels a run whose stream is left
-        else:
-            run.fail(error)
+        # The framework cancels a run whose stream is left.
+        await end_early(run, None if cancelled and streams.left else error)
 
 
 def _write_output(run: ActiveInvocation, result: Any) -> object:

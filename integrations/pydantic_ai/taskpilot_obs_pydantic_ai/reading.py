@@ -68,6 +68,14 @@ def write_answer(call: LlmInvocation, response: Any) -> str:
     return text
 
 
+def words_of(event: Any) -> str | None:
+    """The words that an event of a stream adds to the answer; None where it adds none."""
+    part = getattr(event, "part", None) if getattr(event, "event_kind", None) == "part_start" else None
+    found = getattr(event, "delta", None) if part is None else part
+    text = getattr(found, "content_delta" if part is None else "content", None)
+    return text if isinstance(text, str) else None
+
+
 def _role(message: Any) -> str:
     return "assistant" if message.kind == "response" else "user"
 

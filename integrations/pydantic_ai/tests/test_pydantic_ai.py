@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
 
 import pytest
 from _provider import Provider, answering, serving
-from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, table
+from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, judging, table
 from _tools import broken, get_weather, ran
 
 from taskpilot_obs import observe_workflow
@@ -25,7 +26,7 @@ if find_spec("pydantic_ai") is None:
     pytest.skip("pydantic-ai-slim is NOT INSTALLED: install the dependency group `test`", allow_module_level=True)
 
 from openai import AsyncOpenAI
-from pydantic_ai import Agent, ModelHTTPError, ModelRetry
+from pydantic_ai import Agent, ModelAPIError, ModelHTTPError, ModelRetry
 from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.models.test import TestModel
 from pydantic_ai.providers.openai import OpenAIProvider
@@ -180,6 +181,31 @@ def test_a_reader_that_fails(provider: Provider, seen: Captured[Invocation]) -> 
     with pytest.raises(LookupError):
         play(provider, work)
     assert table(seen) == [("Planner", None, "error"), ("gpt-4o-mini", "Planner", "abandoned")]
+
+
+async def leave(make: Make, how: str) -> None:
+    """Read two words of a stream, and read no further."""
+    expected: Any = {"cancelled": asyncio.CancelledError, "cut": ModelAPIError, "failed": LookupError}.get(how, ())
+    with suppress(expected):
+        async with make().run_stream("CUT" if how == "cut" else "HALT") as result:
+            async for said in result.stream_text(debounce_by=None):
+                if said == "It is " and how == "cancelled":
+                    asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+                elif said == "It is " and how == "failed":
+                    raise LookupError
+                elif said == "It is " and how == "closed":
+                    break
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "cut", "failed"])
+def test_what_a_stream_hands_out_before_it_is_left_is_judged(provider: Provider, how: str, asynchronous: bool) -> None:
+    """A stream that is closed, cancelled, cut or not read on is judged by its words, call and agent once each."""
+    with judging(asynchronous=asynchronous) as judged:
+        play(provider, lambda make: leave(make, how))
+        provider.release()
+        assert sorted(judged.asked) == [("chat", "It is "), ("invoke_agent", "It is ")]
+        assert judged.results == ["bypassed"] * 2
 
 
 def test_nested_agents(provider: Provider, seen: Captured[Invocation]) -> None:

@@ -21,8 +21,10 @@ from taskpilot_obs.integration import (
     Status,
     check_input_async,
     check_output_async,
+    end_early,
     get_recorder,
     guarded,
+    note_released,
     open_run,
 )
 from taskpilot_obs_strands import reading
@@ -93,9 +95,9 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
             return
         run, error = known.run, sys.exc_info()[1]
         if error is not None and error is not known.fault:
-            run.fail(reading.cause_of(error))
+            await end_early(run, reading.cause_of(error))
         elif event.result is None:
-            run.end_as(Status.ABANDONED)
+            await end_early(run)
         else:
             await _or_end(run, check_output_async(run, _noted(run, event.result.message)))
             run.end_as(reading.status_of(event.result.stop_reason))
@@ -126,11 +128,20 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
                     await check_output_async(call, _answered(call, event, context.model))
                 elif "contentBlockDelta" in (event.get("event") or ()):
                     call.first_token()
+                    self._note_words(call, context.agent, event["event"]["contentBlockDelta"])
                 yield event
         except BaseException as error:
-            call.fail(error)
+            await end_early(call, error)
             raise
         call.stop()
+
+    def _note_words(self, call: LlmInvocation, agent: Any, delta: Any) -> None:
+        """Note words that the application gets before the answer is complete, as those of the call and of its agent."""
+        with guarded(_WHERE, call.callsite.runtime.counters):
+            text = (delta.get("delta") or {}).get("text")
+            known = self._agents.get(agent)
+            for run in (call,) if known is None else (call, known.run):
+                note_released(run, text or "")
 
     async def _tool(self, context: Any, next_fn: Next) -> AsyncGenerator[Any]:
         run = self._recorder.start("execute_tool", str(context.tool_use["name"]), parent=self._above(context.agent))

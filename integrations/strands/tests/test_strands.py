@@ -10,6 +10,7 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from decimal import Decimal
 from functools import partial
 from importlib.util import find_spec
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 from _provider import Provider, serving
-from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, table
+from _runs import NESTED_AGENTS, assert_ten_at_once, cancel_under_way, figures, judging, table
 
 from taskpilot_obs import observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
@@ -147,6 +148,36 @@ def test_a_stream_that_is_left(make: Make, seen: Captured[Invocation]) -> None:
     asyncio.run(work())
     gc.collect()
     assert table(seen) == [("Planner", None, "abandoned"), ("gpt-4o-mini", "Planner", "abandoned")]
+
+
+async def leave(agent: Any, how: str) -> None:
+    """Read two words of a stream, and read no further."""
+    said = ""
+    expected: Any = {"cancelled": asyncio.CancelledError, "cut": Exception}.get(how, ())
+    events = agent.stream_async("CUT" if how == "cut" else "HALT")
+    with suppress(expected):
+        async for event in events:
+            said += event.get("data", "")
+            if said != "It is ":
+                continue
+            if how == "cancelled":
+                asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)  # type: ignore[union-attr]
+            elif how == "closed":
+                break
+    await events.aclose()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+@pytest.mark.parametrize("how", ["closed", "cancelled", "cut"])
+def test_what_a_stream_hands_out_before_it_is_left_is_judged(
+    provider: Provider, make: Make, how: str, asynchronous: bool
+) -> None:
+    """A stream that is closed, cancelled or cut is judged by its words so far, call and agent once each."""
+    with judging(asynchronous=asynchronous) as judged:
+        asyncio.run(leave(make(), how))
+        provider.release()
+        assert sorted(judged.asked) == [("chat", "It is "), ("invoke_agent", "It is ")]
+        assert judged.results == ["bypassed"] * 2
 
 
 def test_nested_agents(make: Make, seen: Captured[Invocation]) -> None:

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from taskpilot_obs.exceptions import MissingExtraError
+
+if find_spec("scipy") is None:
+    raise MissingExtraError("the benchmark", "bench")
+
 from taskpilot_obs.compare.bench.arms import provider_key
 from taskpilot_obs.compare.bench.calls import BenchCall
 from taskpilot_obs.compare.bench.figures import ArmReport, BenchmarkReport, BestArms

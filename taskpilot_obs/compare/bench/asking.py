@@ -8,12 +8,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextvars import copy_context
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from taskpilot_obs._support.daemon_threads import call_in_daemon
 from taskpilot_obs.compare.bench.arms import ConnectedArm, takes_max_tokens
-
-if TYPE_CHECKING:
-    from concurrent.futures import Executor
 
 
 class Heard(NamedTuple):
@@ -24,12 +22,13 @@ class Heard(NamedTuple):
     """By `perf_counter`; None for an answer that came whole. Empty first pieces do not count."""
 
 
-def asker(arm: ConnectedArm, pool: Executor) -> Callable[[str, int], Any]:
+def asker(arm: ConnectedArm) -> Callable[[str, int], Any]:
     """A coroutine function that asks an arm and returns what was `Heard`.
+
+    A plain function runs in a thread of its own: one that never returns holds up neither the other calls nor the exit.
 
     Args:
         arm: whom to ask.
-        pool: runs plain functions, because they would hold up the event loop.
     """
     limited = takes_max_tokens(arm.ask)
 
@@ -38,17 +37,16 @@ def asker(arm: ConnectedArm, pool: Executor) -> Callable[[str, int], Any]:
 
     if inspect.iscoroutinefunction(arm.ask) or inspect.isasyncgenfunction(arm.ask) or arm.close is not None:
         return partial(_here, ask)
-    return partial(_in_thread, ask, pool)
+    return partial(_in_thread, ask)
 
 
 async def _here(ask: Callable[[str, int], Any], prompt: str, max_tokens: int) -> Heard:
     return await _heard(ask(prompt, max_tokens))
 
 
-async def _in_thread(ask: Callable[[str, int], Any], pool: Executor, prompt: str, max_tokens: int) -> Heard:
-    context = copy_context()
-    loop = asyncio.get_running_loop()
-    found = await loop.run_in_executor(pool, context.run, _collected, partial(ask, prompt, max_tokens))
+async def _in_thread(ask: Callable[[str, int], Any], prompt: str, max_tokens: int) -> Heard:
+    call = partial(copy_context().run, _collected, partial(ask, prompt, max_tokens))
+    found = await asyncio.wrap_future(call_in_daemon(call, "taskpilot_obs-bench"))
     return found if isinstance(found, Heard) else await _heard(found)
 
 

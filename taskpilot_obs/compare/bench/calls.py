@@ -6,10 +6,12 @@ import threading
 from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Final, NamedTuple
+from functools import reduce
+from typing import NamedTuple
 
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record
+from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record, Usage
 from taskpilot_obs.stats.model import Frozen, Usd
+from taskpilot_obs.usage.values import sum_of
 
 
 class BenchCall(Frozen):
@@ -46,19 +48,13 @@ class BenchCall(Frozen):
 
 
 class Spent(NamedTuple):
-    """What the LLM calls beneath one call of the benchmark took, under the names of `BenchCall`."""
+    """What the LLM calls beneath one call of the benchmark took."""
 
     provider: str | None = None
-    model_name: str | None = None
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    reasoning_tokens: int | None = None
-    cached_tokens: int | None = None
-    cost_usd: Decimal | None = None
+    model: str | None = None
+    usage: Usage = Usage()
+    cost: Decimal | None = None
     telemetry_id: str | None = None
-
-
-NOTHING: Final = Spent()
 
 
 class Collector:
@@ -95,25 +91,16 @@ class Collector:
         """What a request took; its calls are forgotten."""
         with self._lock:
             found = self._seen.pop(request_id, [])
-        return _of_calls(found) if found else NOTHING
+        return _of_calls(found) if found else Spent()
 
 
 def _of_calls(calls: Sequence[Invocation]) -> Spent:
     last = calls[-1]
     unknown = any(call.pricing is Pricing.UNPRICED for call in calls)
-    usages = [call.usage for call in calls if call.usage is not None]
     return Spent(
         last.provider,
         last.model,
-        _sum([usage.input_tokens for usage in usages]),
-        _sum([usage.output_tokens for usage in usages]),
-        _sum([usage.reasoning_tokens for usage in usages]),
-        _sum([usage.cache_read_tokens for usage in usages]),
+        reduce(sum_of, [call.usage for call in calls if call.usage is not None], Usage()),
         None if unknown else sum((call.cost or Decimal(0) for call in calls), Decimal(0)),
         last.invocation_id if len(calls) == 1 else None,
     )
-
-
-def _sum(counts: Sequence[int | None]) -> int | None:
-    known = [count for count in counts if count is not None]
-    return sum(known) if known else None

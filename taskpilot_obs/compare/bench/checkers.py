@@ -33,7 +33,11 @@ def contains(answer: str, expected: str) -> bool:
 def number(answer: str, expected: str) -> bool:
     """Whether the last number of the answer is the expected one."""
     found = _NUMBER.findall(answer)
-    return bool(found) and Decimal(found[-1].replace(",", "")) == Decimal(expected)
+    return bool(found) and _parsed(found[-1]) == _parsed(expected)
+
+
+def _parsed(text: str) -> Decimal:
+    return Decimal(text.replace(",", ""))
 
 
 def last_word(answer: str, expected: str) -> bool:
@@ -78,6 +82,38 @@ def _does(step: Mapping[str, Any], wanted: list[str]) -> bool:
 
 BUILT_IN: Final[dict[str, Checker]] = {each.__name__: each for each in (exact, contains, number, last_word, steps)}
 """The checkers that a task may name."""
+
+
+def check_expected(name: str, expected: str) -> None:
+    """Refuse an expected answer that a checker cannot compare with, before a call is paid for.
+
+    Args:
+        name: of the checker; one of your own may expect anything.
+        expected: what the task's line states.
+
+    Raises:
+        ConfigurationError: it is not a number, or not a list of steps.
+    """
+    if name == number.__name__ and not _is_number(expected):
+        raise ConfigurationError(f"expected: given {expected!r}; the checker `number` needs a number, such as 42")
+    if name == steps.__name__ and not _are_steps(expected):
+        allowed = 'a JSON list such as [["click", "#login"], ["type", "#name", "ann"]]'
+        raise ConfigurationError(f"expected: given {expected!r}; the checker `steps` needs {allowed}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return _parsed(text).is_finite()
+    except ArithmeticError:
+        return False
+
+
+def _are_steps(text: str) -> bool:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(found, list) and all(isinstance(step, list) and step for step in found)
 
 
 def named_checker(name: str) -> Checker:

@@ -72,13 +72,14 @@ class Folder(Reporter):
         if not self._ends_whole:
             self._cut_off_fragment()
         lines = "".join(f"{call.model_dump_json()}\n" for call in calls)
+        self._ends_whole = False
         self._put(self.path / CALLS, os.O_APPEND, lines)
+        self._ends_whole = True
 
     def _cut_off_fragment(self) -> None:
         """Remove the line that a crash cut off, because the next call would continue it."""
         with suppress(FileNotFoundError), (self.path / CALLS).open("r+b") as opened:
             opened.truncate(opened.read().rfind(b"\n") + 1)
-        self._ends_whole = True
 
     def write(self, name: str, text: str) -> None:
         """Write one file of the folder."""

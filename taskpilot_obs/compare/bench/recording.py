@@ -54,7 +54,7 @@ def collecting(collector: Exporter, recorder: Recorder) -> Iterator[tuple[Record
         recorder: of the benchmark.
 
     Yields:
-        The recorders, which have to be drained before the collector is read.
+        This recorder, then the default one if it is another; they have to be drained before the collector is read.
     """
     default = running_recorder()
     recorders = (recorder,) if default in (None, recorder) else (recorder, default)

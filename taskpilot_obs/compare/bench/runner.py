@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from random import Random
@@ -12,25 +11,25 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from taskpilot_obs._recording.context import request_context
-from taskpilot_obs._recording.statuses import classify
+from taskpilot_obs._recording.statuses import outcome_of
 from taskpilot_obs.compare.bench.asking import Heard, asker
 from taskpilot_obs.compare.bench.calls import BenchCall, Collector
 from taskpilot_obs.compare.bench.plan import Plan, Planned, arrival_times
 from taskpilot_obs.compare.bench.recording import BUDGET
-from taskpilot_obs.exceptions import BudgetExceededError
+from taskpilot_obs.exceptions import BudgetExceededError, ConfigurationError
 from taskpilot_obs.providers.errors import error_category
 from taskpilot_obs.records import Operation
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.recorder import Recorder
     from taskpilot_obs.compare.bench.arms import ConnectedArm
+    from taskpilot_obs.compare.bench.tasks import Item
 
 WORKFLOW: Final = "benchmark"
 _AGAIN: Final = frozenset({"rate_limit", "connection", "server", "timeout"})
 _FIRST_PAUSE_S: Final = 0.5
 _LONGEST_PAUSE_S: Final = 20.0
 _SAVE_EVERY_S: Final = 1.0
-_MOST_THREADS: Final = 256
 _NONCE: Final = 1 << 64
 
 
@@ -63,9 +62,9 @@ class Runner:
     Args:
         plan: what to do.
         arms: the arms by name.
-        recorder: records each call as a run of the workflow `benchmark`; its budgets may end the run.
         collector: gets what the recorders record.
-        recorders: all of them; they are drained before the collector is read.
+        recorders: the first one records each call as a run of the workflow `benchmark`, and its budgets may end the
+            run; all are drained before the collector is read.
         reporters: hear of every call.
     """
 
@@ -73,39 +72,47 @@ class Runner:
         self,
         plan: Plan,
         arms: Mapping[str, ConnectedArm],
-        recorder: Recorder,
         collector: Collector,
         recorders: Sequence[Recorder],
         reporters: Sequence[Reporter] = (),
     ) -> None:
         self._plan = plan
-        self._recorder = recorder
         self._collector = collector
         self._recorders = recorders
         self._reporters = reporters
-        self._pool = ThreadPoolExecutor(plan.concurrency if plan.rate_per_s is None else _MOST_THREADS)
-        self._ask = {name: asker(arm, self._pool) for name, arm in arms.items()}
+        self._ask = {name: asker(arm) for name, arm in arms.items()}
         self._chance = Random(plan.seed)  # noqa: S311  pauses and prefixes, not secrets
         self._ended: list[Outcome] = []
         self.stopped: str | None = None
         """Why the run ended early; None where it did not."""
+        self._failure: Exception | None = None
+        """Why a call could not be checked or saved."""
 
     async def run(self, calls: Iterable[Planned]) -> None:
-        """Make these calls, the warm-up before all others. What is complete is saved, also if the run is cancelled."""
-        todo = [*calls]
-        saving = asyncio.create_task(self._keep_saving())
+        """Make these calls, the warm-up before all others. What is complete is saved, also if the run is cancelled.
+
+        Raises:
+            Exception: of a reporter or of a checker: the run ends at once, because it would only cost money.
+        """
+        over = asyncio.Event()
+        asking, saving = asyncio.create_task(self._ask_all([*calls])), asyncio.create_task(self._keep_saving(over))
         try:
-            await self._closed([call for call in todo if call.warm_up])
-            measured = [call for call in todo if not call.warm_up]
-            await (self._closed(measured) if self._plan.rate_per_s is None else self._open(measured))
+            await asyncio.wait((asking, saving), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            saving.cancel()
-            with suppress(asyncio.CancelledError):
-                await saving
+            asking.cancel()
+            over.set()
+            await asyncio.wait((asking, saving))
             self._save()
-            self._pool.shutdown(wait=False)
+        if self._failure is not None:
+            raise self._failure
+        asking.result()
 
     # --- pace --------------------------------------------------------------------------------------------------------
+
+    async def _ask_all(self, calls: Sequence[Planned]) -> None:
+        await self._closed([call for call in calls if call.warm_up])
+        measured = [call for call in calls if not call.warm_up]
+        await (self._closed(measured) if self._plan.rate_per_s is None else self._open(measured))
 
     async def _closed(self, calls: Sequence[Planned]) -> None:
         waiting = iter(calls)
@@ -166,7 +173,7 @@ class Runner:
         item = planned.item
         prompt = f"[{self._chance.randrange(_NONCE):016x}]\n{item.prompt}" if self._plan.vary_prefix else item.prompt
         with request_context(planned.call_id, **self._attributes(planned)):
-            run = self._recorder.start(Operation.WORKFLOW, WORKFLOW)
+            run = self._recorders[0].start(Operation.WORKFLOW, WORKFLOW)
             step = run.attach()
             try:
                 async with asyncio.timeout(self._plan.timeout_s):
@@ -197,9 +204,11 @@ class Runner:
 
     # --- saving ------------------------------------------------------------------------------------------------------
 
-    async def _keep_saving(self) -> None:
-        while True:
-            await asyncio.sleep(_SAVE_EVERY_S)
+    async def _keep_saving(self, over: asyncio.Event) -> None:
+        """Save now and then, until the run is over or something cannot be saved; never cancelled in the middle."""
+        while not over.is_set() and self._failure is None:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), _SAVE_EVERY_S)
             await asyncio.to_thread(self._save)
 
     def _save(self) -> None:
@@ -211,10 +220,24 @@ class Runner:
             recorder.drain()
         calls = [self._complete(outcome) for outcome in ended]
         for reporter in self._reporters:
-            reporter.saved(calls)
+            self._hand_over(reporter, calls)
         limit = self._plan.max_cost_usd
         if limit is not None and self._collector.spent >= limit:
             self.stopped = self.stopped or f"${self._collector.spent:f} of ${limit:f} are spent"
+
+    def _hand_over(self, reporter: Reporter, calls: Sequence[BenchCall]) -> None:
+        try:
+            reporter.saved(calls)
+        except Exception as error:  # noqa: BLE001  the other reporters get these calls; `run` raises it
+            self._failure = self._failure or error
+
+    def _checked(self, item: Item, answer: str | None) -> bool | None:
+        try:
+            return None if answer is None else item.check(answer)
+        except Exception as error:  # noqa: BLE001  the call was paid for, so it is kept; `run` raises this
+            told = f"checker {item.checker!r} failed on an answer to {item.id!r}: {type(error).__name__}: {error}"
+            self._failure = self._failure or _caused(ConfigurationError(told), error)
+            return None
 
     def _complete(self, outcome: Outcome) -> BenchCall:
         planned, error = outcome.planned, outcome.error
@@ -228,15 +251,28 @@ class Runner:
             item=planned.item.id,
             iteration=planned.iteration,
             warm_up=planned.warm_up,
-            status="success" if error is None else classify(type(error))[0].value,
+            status="success" if error is None else outcome_of(error)[0].value,
             success=error is None,
-            correct=None if outcome.answer is None else planned.item.check(outcome.answer),
+            correct=self._checked(planned.item, outcome.answer),
             latency_ms=1_000 * outcome.latency_s,
             time_to_first_token_ms=None if first is None else 1_000 * first,
             lag_ms=1_000 * outcome.lag_s,
             retries=outcome.attempts - 1,
-            error_type=None if error is None else classify(type(error))[1],
+            error_type=None if error is None else outcome_of(error)[1],
             error_category=None if error is None else error_category(error),
             prompt_hash=planned.item.prompt_hash,
-            **spent._asdict(),
+            provider=spent.provider,
+            model_name=spent.model,
+            input_tokens=spent.usage.input_tokens,
+            output_tokens=spent.usage.output_tokens,
+            reasoning_tokens=spent.usage.reasoning_tokens,
+            cached_tokens=spent.usage.cache_read_tokens,
+            cost_usd=spent.cost,
+            telemetry_id=spent.telemetry_id,
         )
+
+
+def _caused(error: Exception, cause: Exception) -> Exception:
+    """The error, as `raise … from` would make it."""
+    error.__cause__ = cause
+    return error

@@ -134,7 +134,7 @@ class Session:
         try:
             with collecting(self.collector, self.recorder) as recorders:
                 heard = [kept, *keepers, *reporters]
-                runner = Runner(self.plan, self.arms, self.recorder, self.collector, recorders, heard)
+                runner = Runner(self.plan, self.arms, self.collector, recorders, heard)
                 _run_to_end(self._run(runner, calls))
                 stopped = runner.stopped
             status = "finished" if stopped is None else "stopped"

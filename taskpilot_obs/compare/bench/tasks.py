@@ -9,7 +9,7 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from taskpilot_obs.compare.bench.checkers import Checker, named_checker
+from taskpilot_obs.compare.bench.checkers import Checker, check_expected, named_checker
 from taskpilot_obs.exceptions import ConfigurationError
 
 BUILT_IN: Final = ("simple", "reasoning", "navigation")
@@ -30,7 +30,7 @@ class Item(NamedTuple):
     prompt_hash: str
 
     def check(self, answer: str) -> bool | None:
-        """Whether an answer is correct; None where the task does not tell."""
+        """Whether an answer is correct; None where the task does not tell. It raises what the checker raises."""
         if self.checker is None:
             return None
         checker: Checker = named_checker(self.checker)
@@ -87,6 +87,7 @@ def _item(task: str, number: int, line: str) -> Item:
         checker = given.checker or (None if given.expected is None else "exact")
         if checker is not None:
             named_checker(checker)
+            check_expected(checker, given.expected or "")
     except (ValidationError, ValueError, RecursionError, ConfigurationError) as error:
         told = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise ConfigurationError(f"task {task!r}, line {number}: {told}") from error

@@ -7,7 +7,7 @@ from typing import Final
 from taskpilot_obs import semconv
 from taskpilot_obs.records import COUNTED, Status
 from taskpilot_obs.rules.evidence import Watched, recent_value, stated
-from taskpilot_obs.rules.model import WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.model import Alert, AlertKind, AlertSignal, Recording, RuleGroup
 from taskpilot_obs.rules.promql import INSTANCE, Count, bucket, matcher, number, quantile, ratio, slower
 from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import AGENT, PERCENT, SECONDS, WHOLE, percent
@@ -121,21 +121,15 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
         limits.min_events,
         fault=0.05,
     )
-    failing = Alert(
+    failing = AlertSignal("agent_success_rate", AlertKind.RATIO).warning(
         "TaskpilotAgentFailing",
-        AlertKind.RATIO,
-        WARNING,
-        "agent_success_rate",
         runs.holds(f"< {number(limits.success_percent / 100)}", settings.evidence),
         f"{AGENT} succeeds in only {PERCENT} of its runs (below {percent(limits.success_percent)})",
         f"{PERCENT} of the runs of this agent succeeded {known}.",
         settings.lasting,
     )
-    slow = Alert(
+    slow = AlertSignal("agent_latency", AlertKind.LATENCY).warning(
         "TaskpilotAgentSlow",
-        AlertKind.LATENCY,
-        WARNING,
-        "agent_latency",
         durations.holds(f"> {number(limits.p95_seconds)}", settings.evidence),
         f"{AGENT} is slow, p95 is {SECONDS} (above {limits.p95_seconds:.12g} s)",
         f"1 of 20 runs of this agent takes {SECONDS} or longer,"
@@ -147,11 +141,8 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
 
 def _looping(settings: RuleSettings) -> Alert:
     limit = settings.agents.loop_tool_calls
-    return Alert(
+    return AlertSignal("agent_looping", AlertKind.EVENT).warning(
         "TaskpilotAgentLooping",
-        AlertKind.EVENT,
-        WARNING,
-        "agent_looping",
         f"{slower(TOOL_CALLS.over('1h'), limit, semconv.CALL_BUCKETS)} > 0.5",
         f"{AGENT} loops: {WHOLE} runs made more than {limit:g} tool calls in the last hour",
         f"{WHOLE} runs of this agent that ended in the last hour made more than {limit:g} tool calls each. They may"
@@ -174,11 +165,8 @@ def _stuck(settings: RuleSettings) -> Alert:
         f"  (sum by ({by_process}) (increase({runs}[{after}])) > 0)\n"
         f")"
     )
-    return Alert(
+    return AlertSignal("agent_stuck", AlertKind.ABSENCE).warning(
         "TaskpilotAgentStuck",
-        AlertKind.ABSENCE,
-        WARNING,
-        "agent_stuck",
         expr,
         f"{AGENT} seems stuck: {WHOLE} active, none finished for {after}",
         f"At least {WHOLE} runs of this agent have been active for {after} in processes where none of its runs ended"
@@ -199,11 +187,8 @@ def _silent(settings: RuleSettings) -> Alert:
     ]
     info = f"count by ({settings.scope.by()}) ({settings.scope.select(semconv.INFO.name)})"
     expr = "(\n" + "\n  or\n".join(conditions) + f"\n)\nand on ({settings.scope.by()})\n{info}"
-    return Alert(
+    return AlertSignal("agent_silent", AlertKind.ABSENCE).warning(
         "TaskpilotAgentSilent",
-        AlertKind.ABSENCE,
-        WARNING,
-        "agent_silent",
         expr,
         f"{AGENT} is silent: {WHOLE} runs in the same hours yesterday, none now",
         f"No run of this agent ended in the last hour or the last six, though {WHOLE} did in the same time"

@@ -6,7 +6,7 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.rules import causes
-from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.model import Alert, AlertKind, AlertSignal, Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, number
 from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import PERCENT, WHOLE, percent
@@ -15,6 +15,7 @@ from taskpilot_obs.semconv import Label
 _LABELS: Final = (Label.BUDGET, Label.PERIOD)
 BUDGET: Final = "Budget {{ $labels.budget }} ({{ $labels.period }}) of {{ $labels.job }}"
 _SPENT: Final = f"{PERCENT} of the limit is spent. In enforce mode calls are refused"
+_SPENDING: Final = AlertSignal("budget_used", AlertKind.ABSENCE)
 USED: Final = "budget:llm_budget_used:ratio"
 RESETS: Final = "budget:llm_budget_resets:timestamp_seconds"
 PROJECTED: Final = "budget:llm_budget_used:ratio_projected"
@@ -47,11 +48,8 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
         _nearly_used(settings),
         _almost_gone(settings),
         _projected(settings),
-        Alert(
+        AlertSignal("budget_refusals", AlertKind.EVENT).warning(
             "TaskpilotBudgetRefusals",
-            AlertKind.EVENT,
-            WARNING,
-            "budget_refusals",
             f"{REFUSALS.over('1h')} > 0",
             f"{BUDGET} refused {WHOLE} calls in the last hour",
             f"{BUDGET} had no room for {WHOLE} LLM calls in the last hour. They were not made: callers got an error.",
@@ -62,11 +60,8 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
 
 def _nearly_used(settings: RuleSettings) -> Alert:
     share = settings.budget.warning_percent
-    return Alert(
+    return _SPENDING.warning(
         "TaskpilotBudgetNearlyUsed",
-        AlertKind.ABSENCE,
-        WARNING,
-        "budget_used",
         f"{USED} > {number(share / 100)}",
         f"{BUDGET} is {PERCENT} spent (above {percent(share)})",
         f"{_SPENT} once there is no room for them.",
@@ -77,11 +72,8 @@ def _nearly_used(settings: RuleSettings) -> Alert:
 def _almost_gone(settings: RuleSettings) -> Alert:
     """Without `for`, which would start over whenever the label that tells of failed runs comes or goes."""
     share = settings.budget.critical_percent
-    return Alert(
+    return _SPENDING.critical(
         "TaskpilotBudgetAlmostGone",
-        AlertKind.ABSENCE,
-        CRITICAL,
-        "budget_used",
         causes.explaining(
             settings,
             causes.BUDGETS,
@@ -97,11 +89,8 @@ def _almost_gone(settings: RuleSettings) -> Alert:
 def _other_limits(settings: RuleSettings) -> Alert:
     scope = settings.scope
     others = f"max by ({scope.by(*_LABELS)}) ({scope.select(semconv.BUDGET_OTHER_LIMITS.name)})"
-    return Alert(
+    return AlertSignal("budget_limits", AlertKind.ABSENCE).warning(
         "TaskpilotBudgetLimitsDiffer",
-        AlertKind.ABSENCE,
-        WARNING,
-        "budget_limits",
         f"{others} > 0",
         f"{BUDGET} has {WHOLE} other limits in its store",
         f"Processes keep {WHOLE} other limits under its name, and what is spent counts against all of them. Each"
@@ -112,11 +101,8 @@ def _other_limits(settings: RuleSettings) -> Alert:
 
 def _projected(settings: RuleSettings) -> Alert:
     limits = settings.budget
-    return Alert(
+    return AlertSignal("budget_projected", AlertKind.ABSENCE).warning(
         "TaskpilotBudgetRunsOut",
-        AlertKind.ABSENCE,
-        WARNING,
-        "budget_projected",
         f"{PROJECTED} > 1\nand {USED} > {number(limits.projection_min_percent / 100)}\nand {USED} < 1",
         f"{BUDGET} will not last: {PERCENT} by the end of the period",
         f"At the rate of the last {limits.projection_window}, {PERCENT} of the limit will be spent when the period"

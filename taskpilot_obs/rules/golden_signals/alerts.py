@@ -19,7 +19,7 @@ from taskpilot_obs.rules.golden_signals.recordings import (
     watched_violations,
 )
 from taskpilot_obs.rules.golden_signals.thresholds import Above, Below
-from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind
+from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, AlertSignal
 from taskpilot_obs.rules.promql import bucket, number
 from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import PERCENT, SECONDS, TASK, TIMES, USD, evidence, percent, usd
@@ -28,9 +28,8 @@ from taskpilot_obs.rules.wording import PERCENT, SECONDS, TASK, TIMES, USD, evid
 class _Threshold(NamedTuple):
     """What the warning and the critical alert of one signal have in common."""
 
+    signal: AlertSignal
     names: tuple[str, str]
-    kind: AlertKind
-    signal: str
     watched: Callable[[float], Sequence[Watched]]
     """By threshold: the recorded values, from the finest level to the coarsest."""
     summary: str
@@ -53,9 +52,8 @@ def _thresholds(settings: RuleSettings) -> list[Alert]:
 def _success(settings: RuleSettings) -> list[Alert]:
     success = settings.success_rate_percent
     shared = _Threshold(
+        AlertSignal("success_rate", AlertKind.RATIO),
         ("TaskpilotSuccessRateLow", "TaskpilotSuccessRateCritical"),
-        AlertKind.RATIO,
-        "success_rate",
         lambda threshold: [watched_success(settings, level, threshold) for level in LEVELS],
         f"Only {PERCENT} of runs succeed: {TASK} (below {{limit}})",
         f"{PERCENT} of the runs of {TASK} succeeded"
@@ -68,9 +66,8 @@ def _success(settings: RuleSettings) -> list[Alert]:
 def _latency(settings: RuleSettings) -> list[Alert]:
     latency = settings.p95_latency_seconds
     shared = _Threshold(
+        AlertSignal("p95_latency", AlertKind.LATENCY),
         ("TaskpilotLatencyHigh", "TaskpilotLatencyCritical"),
-        AlertKind.LATENCY,
-        "p95_latency",
         lambda threshold: [
             Watched(
                 f"{level.name}:workflow_duration_seconds:p95_recent",
@@ -93,9 +90,8 @@ def _latency(settings: RuleSettings) -> list[Alert]:
 def _cost(settings: RuleSettings) -> list[Alert]:
     cost = settings.cost_per_successful_task_usd
     shared = _Threshold(
+        AlertSignal("cost_per_task", AlertKind.SPEND),
         ("TaskpilotTaskCostHigh", "TaskpilotTaskCostCritical"),
-        AlertKind.SPEND,
-        "cost_per_task",
         lambda _: [
             Watched(
                 "job:workflow_runs:cost_per_success_usd_recent",
@@ -117,9 +113,8 @@ def _cost(settings: RuleSettings) -> list[Alert]:
 def _correctness(settings: RuleSettings) -> list[Alert]:
     correct = settings.user_confirmed_correctness_percent
     shared = _Threshold(
+        AlertSignal("correctness", AlertKind.RATIO),
         ("TaskpilotCorrectnessLow", "TaskpilotCorrectnessCritical"),
-        AlertKind.RATIO,
-        "correctness",
         lambda threshold: [
             Watched(
                 "job:llm_feedback:correct_ratio_recent",
@@ -143,9 +138,8 @@ def _correctness(settings: RuleSettings) -> list[Alert]:
 def _violations(settings: RuleSettings) -> list[Alert]:
     violations = settings.policy_violation_rate_percent
     shared = _Threshold(
+        AlertSignal("policy_violation_rate", AlertKind.RATIO),
         ("TaskpilotPolicyViolationRateHigh", "TaskpilotPolicyViolationRateCritical"),
-        AlertKind.RATIO,
-        "policy_violation_rate",
         lambda threshold: [watched_violations(settings, threshold)],
         f"Policy violations reach {PERCENT} of runs: {{{{ $labels.job }}}} (above {{limit}})",
         f"Policies denied {PERCENT} as often as {{{{ $labels.job }}}} finished a counted run,"
@@ -184,16 +178,10 @@ def _threshold(
     parts = [
         watched.holds(f"{operator} {number(threshold)}", settings.evidence) for watched in shared.watched(threshold)
     ]
-    return Alert(
-        name=shared.names[index],
-        kind=shared.kind,
-        severity=(WARNING, CRITICAL)[index],
-        signal=shared.signal,
-        expr=by_level(settings, parts),
-        summary=shared.summary.replace("{limit}", limit),
-        description=shared.detail,
-        wait=(settings.lasting, settings.lasting_critical)[index],
-    )
+    alert = (shared.signal.warning, shared.signal.critical)[index]
+    wait = (settings.lasting, settings.lasting_critical)[index]
+    expr, summary = by_level(settings, parts), shared.summary.replace("{limit}", limit)
+    return alert(shared.names[index], expr, summary, shared.detail, wait)
 
 
 def _burns(settings: RuleSettings) -> list[Alert]:

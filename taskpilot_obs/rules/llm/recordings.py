@@ -260,7 +260,7 @@ BILLABLE: Final = Count("job", "llm_billable_requests", (), semconv.LLM_BILLABLE
 
 
 def _coverage(window: str) -> Recording:
-    """The share of calls whose cost is known in full; the definition is that of `golden_signals.evidence.coverage`."""
+    """The share of calls whose cost is known in full; the definition is that of `BilledCalls.coverage`."""
     unknown = f"job:llm_unpriced_requests:ratio_rate{window}"
     incomplete = f"job:llm_partially_priced_requests:ratio_rate{window}"
     return Recording(f"job:llm_cost:coverage_ratio_rate{window}", f"1 - {unknown} - {incomplete}")

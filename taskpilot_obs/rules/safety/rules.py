@@ -7,7 +7,7 @@ from typing import Final
 from taskpilot_obs import semconv
 from taskpilot_obs.records import CheckResult, Severity
 from taskpilot_obs.rules.evidence import Watched, known_for, recent_value, stated
-from taskpilot_obs.rules.model import CRITICAL, WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.model import Alert, AlertKind, AlertSignal, Recording, RuleGroup
 from taskpilot_obs.rules.promql import Count, matcher, number, ratio
 from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, percent
@@ -79,29 +79,20 @@ def _errors(window: str) -> str:
 def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `safety`."""
     limits = settings.safety
-    grave = Alert(
+    grave = AlertSignal("critical_violation", AlertKind.EVENT).critical(
         "TaskpilotCriticalPolicyViolation",
-        AlertKind.EVENT,
-        CRITICAL,
-        "critical_violation",
         f"{GRAVE.over('1h')} > 0",
         f"{POLICY} denied {WHOLE} times at severity critical in the last hour",
         f"{POLICY} denied {WHOLE} inputs or tool calls at severity critical in the last hour. The first one counts.",
     )
-    token_limit = Alert(
+    token_limit = AlertSignal("token_limit", AlertKind.EVENT).warning(
         "TaskpilotTokenLimitViolations",
-        AlertKind.EVENT,
-        WARNING,
-        "token_limit",
         f"{VIOLATIONS.over('1h')}{{{matcher(Label.POLICY, *limits.token_policies)}}} > 0",
         f"Token limit exceeded {WHOLE} times in the last hour: {OF_JOB}",
         f"{POLICY} denied {WHOLE} runs in the last hour that took more tokens than it allows.",
     )
-    bypassed = Alert(
+    bypassed = AlertSignal("guardrail_bypassed", AlertKind.EVENT).critical(
         "TaskpilotGuardrailBypassed",
-        AlertKind.EVENT,
-        CRITICAL,
-        "guardrail_bypassed",
         f"{BYPASSED.over('1h')} > 0",
         f"{GUARDRAIL} let {WHOLE} texts through unchecked in the last hour",
         f"{GUARDRAIL} could not check {WHOLE} texts in the last hour and, being set to fail open, let them pass.",
@@ -110,11 +101,8 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
 
 
 def _stopped() -> Alert:
-    return Alert(
+    return AlertSignal("experiment_guardrail", AlertKind.EVENT).warning(
         "TaskpilotExperimentStopped",
-        AlertKind.EVENT,
-        WARNING,
-        "experiment_guardrail",
         f"{STOPPED.over('1h')} > 0",
         f"{EXPERIMENT} was stopped {WHOLE} times in the last hour: variant {{{{ $labels.variant }}}} breaks the"
         " guardrail of {{ $labels.measure }}",
@@ -128,11 +116,8 @@ def _surge(settings: RuleSettings) -> Alert:
     limits = settings.safety
     hour, day = VIOLATIONS.over("1h"), VIOLATIONS.over("1d")
     usual = f"({day} offset 1h / 24 or 0 * {hour})"
-    return Alert(
+    return AlertSignal("violation_surge", AlertKind.RATIO).warning(
         "TaskpilotPolicyViolationSurge",
-        AlertKind.RATIO,
-        WARNING,
-        "violation_surge",
         f"{hour} >= {limits.surge_min_violations}\nand\n{hour} > {number(limits.surge_factor)} * {usual}\n"
         f"and {known_for(settings.scope, 90_000)}",
         f"{POLICY} denies far more than usual: {WHOLE} times in the last hour",
@@ -154,11 +139,8 @@ def _failing(settings: RuleSettings) -> Alert:
         outright=True,
         fault=limits.guardrail_error_percent / 100,
     )
-    return Alert(
+    return AlertSignal("guardrail_errors", AlertKind.RATIO).warning(
         "TaskpilotGuardrailErrors",
-        AlertKind.RATIO,
-        WARNING,
-        "guardrail_errors",
         checks.holds(f"> {number(limits.guardrail_error_percent / 100)}", settings.evidence),
         f"{GUARDRAIL} fails in {PERCENT} of its checks (above {percent(limits.guardrail_error_percent)})",
         f"{PERCENT} of the checks of this guardrail raised an error,"

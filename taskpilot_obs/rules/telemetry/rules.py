@@ -6,7 +6,7 @@ from typing import Final
 
 from taskpilot_obs import semconv
 from taskpilot_obs.rules.evidence import FIRST_SEEN
-from taskpilot_obs.rules.model import CRITICAL, NONE, WARNING, Alert, AlertKind, Recording, RuleGroup
+from taskpilot_obs.rules.model import NONE, Alert, AlertKind, AlertSignal, Recording, RuleGroup
 from taskpilot_obs.rules.promql import INSTANCE, Count, matcher, number, seconds
 from taskpilot_obs.rules.settings import RuleSettings
 from taskpilot_obs.rules.wording import OF_JOB, PERCENT, WHOLE, percent
@@ -61,37 +61,29 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `telemetry`."""
     window = settings.telemetry.window
     return (
-        _counter(
+        AlertSignal("records_dropped", AlertKind.TELEMETRY).critical(
             "TaskpilotRecordsDropped",
-            CRITICAL,
-            "records_dropped",
             f"{DROPPED.over(window)} > 0",
             f"{_EXPORTER} lost {WHOLE} records in {window} ({{{{ $labels.reason }}}})",
             f"{_EXPORTER} did not get {WHOLE} records in the last {window}, reason {{{{ $labels.reason }}}}."
             " What it writes is incomplete by them.",
         ),
-        _counter(
+        AlertSignal("exporter_errors", AlertKind.TELEMETRY).warning(
             "TaskpilotExporterErrors",
-            WARNING,
-            "exporter_errors",
             f"{ERRORS.over(window)} > 0",
             f"{_EXPORTER} failed {WHOLE} times in {window}",
             f"{_EXPORTER} raised an error on {WHOLE} batches in the last {window}. The application itself is not"
             " affected.",
         ),
-        _counter(
+        AlertSignal("internal_errors", AlertKind.TELEMETRY).warning(
             "TaskpilotInternalErrors",
-            WARNING,
-            "internal_errors",
             f"{INTERNAL.over(window)} > 0",
             f"Instrumentation of {OF_JOB} failed {WHOLE} times in {window} ({{{{ $labels.where }}}})",
             f"The instrumentation failed {WHOLE} times at {{{{ $labels.where }}}} in the last {window}. The application"
             " was kept from it; what it did then may be missing from the figures.",
         ),
-        _counter(
+        AlertSignal("label_overflow", AlertKind.TELEMETRY).warning(
             "TaskpilotLabelOverflow",
-            WARNING,
-            "label_overflow",
             f"{OVERFLOW.over(window)} > 0",
             f"Too many names in {{{{ $labels.metric }}}} of {OF_JOB}: {WHOLE} observations folded in {window}",
             f"A label of {{{{ $labels.metric }}}} is full: {WHOLE} observations went to __other__ in the last {window}."
@@ -104,18 +96,11 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     )
 
 
-def _counter(name: str, severity: str, signal: str, expr: str, summary: str, description: str) -> Alert:
-    return Alert(name, AlertKind.TELEMETRY, severity, signal, expr, summary, description)
-
-
 def _queue(settings: RuleSettings) -> Alert:
     limits = settings.telemetry
     size = settings.scope.select(semconv.QUEUE_SIZE.name)
-    return Alert(
+    return AlertSignal("queue", AlertKind.ABSENCE).warning(
         "TaskpilotQueueNearlyFull",
-        AlertKind.ABSENCE,
-        WARNING,
-        "queue",
         f"max by ({settings.scope.by(Label.EXPORTER)}) ({size}) / {limits.queue_capacity}"
         f" > {number(limits.queue_percent / 100)}",
         f"Queue of exporter {{{{ $labels.exporter }}}} of {OF_JOB} is {PERCENT} full (above"
@@ -145,22 +130,16 @@ def _down(settings: RuleSettings) -> tuple[Alert, Alert]:
     )
     some = f"{WHOLE} processes of {OF_JOB} cannot be scraped"
     return (
-        Alert(
+        AlertSignal("target", AlertKind.ABSENCE).warning(
             "TaskpilotTargetDown",
-            AlertKind.ABSENCE,
-            WARNING,
-            "target",
             down,
             some,
             f"Prometheus has not reached {WHOLE} processes of {OF_JOB} for {limits.down_for}. Their runs are"
             " invisible.",
             limits.down_for,
         ),
-        Alert(
+        AlertSignal("target", AlertKind.ABSENCE).critical(
             "TaskpilotServiceDown",
-            AlertKind.ABSENCE,
-            CRITICAL,
-            "target",
             f"{down} / {known} > {number(limits.down_percent / 100)}",
             f"{PERCENT} of the processes of {OF_JOB} cannot be scraped",
             f"Prometheus has not reached {PERCENT} of the processes of {OF_JOB} for {limits.down_for}. None of the"
@@ -186,11 +165,8 @@ def _absent(settings: RuleSettings) -> Alert:
             f"absent(last_over_time({scope.select(start)}[1d])) unless on () ({_down_targets(settings)})",
             f"count by ({kept}) ({lived})\nunless on ({kept}) {scope.select(start)}\nunless on ({kept}) {down}",
         ]
-    return Alert(
+    return AlertSignal("absent", AlertKind.ABSENCE).critical(
         "TaskpilotTelemetryAbsent",
-        AlertKind.ABSENCE,
-        CRITICAL,
-        "absent",
         "\nor\n".join(parts),
         "No telemetry arrives from {{ with $labels.job }}{{ . }}{{ else }}any service{{ end }}",
         "{{ with $labels.job }}{{ . }} should report and{{ else }}No scraped target has"
@@ -219,21 +195,15 @@ def _meta(settings: RuleSettings) -> tuple[Alert, ...]:
     late = max(300, 5 * seconds(settings.evaluation_interval))
     return (
         _WATCHDOG,
-        Alert(
+        AlertSignal("rules", AlertKind.META).warning(
             "TaskpilotRulesFailing",
-            AlertKind.META,
-            WARNING,
-            "rules",
             f"sum by (job, rule_group) (increase(prometheus_rule_evaluation_failures_total{{{groups}}}[15m])) > 0",
             f"Rules fail: {WHOLE} evaluations in 15m, group {{{{ $labels.rule_group }}}}",
             f"{WHOLE} evaluations of rules of this group failed in the last 15m. What they record or alert on is"
             " missing.",
         ),
-        Alert(
+        AlertSignal("recordings", AlertKind.META).critical(
             "TaskpilotRecordingsStopped",
-            AlertKind.META,
-            CRITICAL,
-            "recordings",
             f"min by (job) (time() - {last} > {late})\n"
             f"or\n"
             f"count by ({settings.scope.by()}) ({settings.scope.select(semconv.START_TIME.name)})\n"
@@ -243,11 +213,8 @@ def _meta(settings: RuleSettings) -> tuple[Alert, ...]:
             " that read them see nothing.",
             settings.lasting,
         ),
-        Alert(
+        AlertSignal("notifications", AlertKind.META).warning(
             "TaskpilotNotificationsFailing",
-            AlertKind.META,
-            WARNING,
-            "notifications",
             "sum by (job, integration) (increase(alertmanager_notifications_failed_total[15m])) > 0\n"
             "or\n"
             "sum by (job) (increase(prometheus_notifications_dropped_total[15m])) > 0",
