@@ -61,8 +61,6 @@ class Asker(NamedTuple):
     """Whether it has agents of its own: a decorator goes around these, and not around a call."""
     has_spans: bool = True
     forms: tuple[str, ...] = ("whole", "streamed")
-    forms_with_tools: tuple[str, ...] = ("whole", "streamed")
-    """The forms in which the provider calls tools."""
     outcomes: tuple[str, ...] = ("answered", "fails", "left", "cancelled")
     above: tuple[Level, ...] = ()
     """The runs that its adapter records around a call, the innermost first."""

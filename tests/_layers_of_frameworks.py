@@ -157,7 +157,6 @@ KNOWN = {
         _ask_pydantic_ai_anthropic,
         "anthropic",
         figures=(100, 20, 40, None),
-        forms_with_tools=("whole",),
     ),
     "agent_framework": _framework("agent_framework", _ask_agent_framework, instrument=_instrument_agent_framework),
     "openai_agents": _framework(

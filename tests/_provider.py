@@ -283,6 +283,9 @@ def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     block: dict[str, Any] = {"type": "text", "text": "".join(TEXT)}
     if tool:
         block = {"type": "tool_use", "id": "toolu_1", "name": tool, "input": json.loads(ARGUMENTS)}
+    deltas = [{"type": "text_delta", "text": word} for word in TEXT]
+    if tool:
+        deltas = [{"type": "input_json_delta", "partial_json": ARGUMENTS}]
     usage = {"input_tokens": 60, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 0, "output_tokens": 20}
     whole = {
         "id": f"msg_{next(_numbers)}",
@@ -297,12 +300,16 @@ def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     begun = {**whole, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
     events: list[dict[str, Any]] = [
         {"type": "message_start", "message": begun},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in TEXT),
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {**block, **({"input": {}} if tool else {"text": ""})},
+        },
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
         {"type": "content_block_stop", "index": 0},
         {
             "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "delta": {"stop_reason": whole["stop_reason"], "stop_sequence": None},
             "usage": {"output_tokens": 20},
         },
         {"type": "message_stop"},

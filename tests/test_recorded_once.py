@@ -36,7 +36,7 @@ def calls_of(draw: Any, asker: Asker, *, is_async: bool) -> Call:
     form = draw(st.sampled_from(asker.forms))
     impossible = {*(["left"] if form != "streamed" else []), *(["cancelled"] if not is_async else [])}
     outcome = draw(st.sampled_from([each for each in asker.outcomes if each not in impossible]))
-    has_tool = asker.is_framework and outcome == "answered" and form in asker.forms_with_tools and draw(st.booleans())
+    has_tool = asker.is_framework and outcome == "answered" and draw(st.booleans())
     return Call(form, outcome, draw(st.booleans()), has_tool)
 
 
@@ -172,6 +172,11 @@ FOUND = (
     ),
     Case(
         (_agents(Call("whole", "fails", True), Call("streamed", "fails", True), wrapped=False),),
+        has_bridge=True,
+        has_agent=False,
+    ),
+    Case(
+        (Stack("agent_framework", True, None, False, wrapped=True, calls=(Call("streamed", "left", True),)),),
         has_bridge=True,
         has_agent=False,
     ),
