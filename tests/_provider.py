@@ -240,11 +240,14 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     base |= {"model": snapshot(body["model"]), "parallel_tool_calls": True, "error": None}
     whole: dict[str, Any] = {**base, "status": "completed", "output": [{**out, "status": "completed"}], "usage": usage}
     begun = {**base, "status": "in_progress", "output": []}
-    place: dict[str, Any] = {"output_index": 0, "content_index": 0, "item_id": "msg_1", "logprobs": []}
-    words = [] if tool else [{"type": "response.output_text.delta", "delta": word, **place} for word in TEXT]
-    events = [
+    place: dict[str, Any] = {"output_index": 0, "content_index": 0, "item_id": "msg_1"}
+    coming: dict[str, Any] = {**out, "status": "in_progress", **({} if tool else {"content": []})}
+    part: dict[str, Any] = {"type": "response.content_part.added", "part": {**text, "text": ""}, **place}
+    words = [{"type": "response.output_text.delta", "delta": word, "logprobs": [], **place} for word in TEXT]
+    events: list[dict[str, Any]] = [
         {"type": "response.created", "response": begun},
-        *words,
+        {"type": "response.output_item.added", "output_index": 0, "item": coming},
+        *([] if tool else [part, *words]),
         {"type": "response.output_item.done", "output_index": 0, "item": whole["output"][0]},
         {"type": "response.completed", "response": whole},
     ]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -364,6 +365,15 @@ def test_damaged_anchors_and_notes(tmp_path: Path) -> None:
         append_line(path, b"{}\n")
         assert path.read_bytes().endswith(b'{"half\n{}\n')
     assert whole(log).anchors == 1
+
+
+def test_a_note_that_does_not_fit_is_an_error_of_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where only a part of a line was written, the error has the number and the file that the operator needs."""
+    real = os.write
+    monkeypatch.setattr(os, "write", lambda file, data: real(file, data[:3]))
+    with pytest.raises(OSError, match="No space left on device") as caught:
+        append_line(tmp_path / "audit.manifest", b"{}{}{}\n")
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "audit.manifest"))
 
 
 def test_an_overlong_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,3 +98,15 @@ def test_a_block_that_is_lost_reserves_nothing_for_good() -> None:
         assert figures(recorder) == (0.12, 0)
         Reservation(recorder, model=MODEL)  # reserves nothing, and ends nothing
         assert figures(recorder) == (0.12, 0)
+
+
+@pytest.mark.parametrize("model", ["gpt-4o", "gpt-4o-2024-08-06"])
+def test_a_record_counts_for_its_request_model_and_for_the_one_that_answered(model: str) -> None:
+    """A gateway may answer with another model than it was asked for: budgets of either count the call."""
+
+    def answered(_recorder: Recorder) -> None:
+        usage = {"input_tokens": 40_000, "output_tokens": 2_000}
+        record_llm_call(model="gpt-4o", response_model="gpt-4o-2024-08-06", usage=usage)
+
+    assert spent_by(answered, "1", {"model": model}) == 0.12
+    assert spent_by(answered, "1", {"model": "gpt-4o-mini"}) == 0

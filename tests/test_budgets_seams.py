@@ -388,9 +388,10 @@ def test_a_refused_reservation_is_recorded_as_a_blocked_call() -> None:
             with Reservation(recorder, model=MODEL, kwargs=CALL):
                 raise AssertionError
 
-        with pytest.raises(BudgetExceededError):
+        with pytest.raises(BudgetExceededError), request_context("req-1", tenant_id="acme", variant="b"):
             plan()
         refused, agent = list(seen)
+        assert (refused.request_id, refused.tenant, dict(refused.attributes)) == ("req-1", "acme", {"variant": "b"})
         assert (refused.status, refused.request_model, refused.provider) == (Status.BLOCKED, MODEL, "openai")
         assert (refused.agent, refused.parent_id) == ("Planner", agent.invocation_id)
         assert state(recorder) == (0, 0, 0)

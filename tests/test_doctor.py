@@ -138,7 +138,7 @@ def test_tracing_seen_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> N
     assert one("tracing").level is Level.WARNING
     assert one("tracing", OTEL_SDK_DISABLED="true").level is Level.WARNING
     assert one("tracing", TASKPILOT_OBS_TRACING="false").level is Level.OK
-    monkeypatch.setattr(environment_checks, "find_spec", lambda _name: None)
+    monkeypatch.setattr(environment_checks, "is_installed", lambda _name: False)
     assert "not installed" in one("tracing").text
 
 

@@ -121,7 +121,7 @@ def test_the_command_writes_what_was_asked_for(url: str, tmp_path: Path) -> None
 
 def test_parquet_names_its_extra(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without pyarrow the command ends with 2, says what to install and writes nothing."""
-    monkeypatch.setattr("taskpilot_obs.stats.export.find_spec", lambda _name: None)
+    monkeypatch.setattr("taskpilot_obs.stats.export.is_installed", lambda _name: False)
     done = run(str(tmp_path / "calls.parquet"), "--store", url)
     assert done.exit_code == 2
     assert "taskpilot-obs[parquet]" in done.output

@@ -316,6 +316,13 @@ def test_embeddings_whose_usage_is_a_total_alone(seen: Captured[Invocation]) -> 
     assert [run.usage for run in seen] == [Usage(12, 0), Usage(12, 0), None]
 
 
+def test_a_usage_of_embeddings_without_tokens_is_reported(caplog: pytest.LogCaptureFixture) -> None:
+    """An object that states no tokens is refused as such, and costs the call nothing else."""
+    with track_llm(model="text-embedding-3-small", operation=Operation.EMBEDDINGS) as call:
+        call.record_usage(object())
+    assert "taskpilot_obs: record_usage failed with ValueError" in caplog.text
+
+
 def test_an_answer_that_is_withheld_is_not_free(seen: Captured[Invocation]) -> None:
     """A blocked call costs nothing unless the model answered; then its cost is unknown where no usage is stated."""
 

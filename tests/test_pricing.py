@@ -492,6 +492,7 @@ def test_warming_up_makes_the_table_ready() -> None:
     table.warm_up()
     helper = library._state.helper
     assert helper is not None
+    assert helper.name == "taskpilot-obs-prices"
     helper.join()
     assert table.ready
     table.warm_up()

@@ -316,6 +316,16 @@ def test_a_fallback_block_names_the_model_that_goes_on() -> None:
     assert reader.reading().model == "claude-b"
 
 
+@pytest.mark.parametrize("before", [0, 1, 2, 3])
+def test_a_model_is_looked_for_in_the_first_three_events(before: int) -> None:
+    """An event of words alone names the model only at the beginning: later ones are not searched, to cost less."""
+    reader = StreamReader()
+    for _ in range(before):
+        reader.feed({"choices": [{"delta": {"content": "a"}}]})
+    reader.feed({"model": "gpt-4o", "choices": [{"delta": {"content": "a"}}]})
+    assert reader.reading().model == ("gpt-4o" if before < 3 else None)
+
+
 def test_an_unknown_stream_says_nothing() -> None:
     """No event, and events of no shape, leave everything unknown."""
     reader = StreamReader()

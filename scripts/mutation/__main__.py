@@ -1,7 +1,7 @@
 """Try the changes of some areas and write docs/mutation.md.
 
-Run: python -m scripts.mutation [AREA …] (`usage-values pricing`; without an area: all), with `--results` to count what
-was tried before, or with `--page` to write the page only.
+Run: python -m scripts.mutation [AREA …] (`usage-values pricing`; without an area: all), with `--survivors` to try again
+what survived before, with `--results` to count what was tried before, or with `--page` to write the page only.
 SAMPLE=100 tries so many changes of each area, SAMPLE=all all of them; SEED=5 chooses others. A change that was killed
 is not tried again until its module or the file of its test changes; survivors are tried again each time. FRESH=1 tries
 everything again. MINUTES=5 stops after so many minutes of changes, and again of those that need a new interpreter: what
@@ -24,7 +24,7 @@ from typing import TypeVar
 from scripts.mutation import journal, report
 from scripts.mutation.areas import AREAS, SAMPLE, SEED
 from scripts.mutation.changes import changes
-from scripts.mutation.model import AT_IMPORT, Change, Verdict
+from scripts.mutation.model import AT_IMPORT, NOTICED, Change, Verdict
 from scripts.mutation.session import examine, examine_fresh
 
 T = TypeVar("T")
@@ -42,6 +42,15 @@ def run(names: Sequence[str]) -> None:
     if os.environ.get("UNSEEN"):
         for name, wanted in sampled.items():
             report.keep_unseen(name, _known(wanted, verdicts))
+    summarise(names)
+
+
+def try_survivors(names: Sequence[str]) -> None:
+    """Try again what survived before, by the tests that there are now; the scores of unseen changes stay."""
+    verdicts = journal.read()
+    tried = {name: _known(list(changes(AREAS[name].paths())), verdicts) for name in names}
+    survivors = {name: [each for each, one in found if one.outcome not in NOTICED] for name, found in tried.items()}
+    attempt(names, by_turns(survivors), journal.PATH)
     summarise(names)
 
 
@@ -126,6 +135,8 @@ if __name__ == "__main__":
     chosen = named([each for each in sys.argv[1:] if each not in options])
     if "--results" in options:
         summarise(chosen)
+    elif "--survivors" in options:
+        try_survivors(chosen)
     elif os.environ.get("CONTROL"):
         control(chosen)
     elif "--page" not in options:

@@ -94,8 +94,14 @@ def note_released(run: ActiveInvocation, piece: object) -> None:
     run.details.released.note(piece)
 
 
-async def check_released_async(run: ActiveInvocation) -> None:
+def check_released(run: ActiveInvocation) -> None:
     """Ask the checks about what a stream that is left or cut has handed out; its run goes on."""
+    if run.details is not None and run.is_open:
+        run.details.check_released(run)
+
+
+async def check_released_async(run: ActiveInvocation) -> None:
+    """Like `check_released`, awaiting asynchronous checks, each for at most two seconds."""
     details = run.details
     if details is not None and details.released is not None and run.is_open:
         await details.released.leave_async(run)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 _REANCHOR_NS = 10_000_000_000
+_READINGS = 5
 
 
 class Clock:
@@ -39,5 +40,19 @@ class Clock:
 
     def _anchor(self) -> None:
         self._anchored = time.perf_counter_ns()
-        self.offset = time.time_ns() - self._anchored
-        """Nanoseconds from `now()` to the Unix epoch's time."""
+        self.offset = min(_measured() for _ in range(_READINGS)).offset_ns
+        """Nanoseconds from `now()` to the Unix epoch's time, by the reading during which least time passed."""
+
+
+class _Reading(NamedTuple):
+    took_ns: int
+    offset_ns: int
+
+
+def _measured() -> _Reading:
+    """Read both clocks, the wall clock first, so that the offset is never too large.
+
+    A call whose end lies ahead of the wall clock would be missing from an answer about the time until now.
+    """
+    before, wall, after = time.perf_counter_ns(), time.time_ns(), time.perf_counter_ns()
+    return _Reading(after - before, wall - after)

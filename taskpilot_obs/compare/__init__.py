@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs.compare.experiment import Experiment
 from taskpilot_obs.exceptions import MissingExtraError
 
@@ -65,7 +65,7 @@ def __getattr__(name: str) -> Any:
         MissingExtraError: scipy is not installed.
     """
     if name in _HOMES:
-        if _HOMES[name] in _NEEDS_SCIPY and find_spec("scipy") is None:
+        if _HOMES[name] in _NEEDS_SCIPY and not is_installed("scipy"):
             raise MissingExtraError(f"taskpilot_obs.compare.{name}", "compare")
         return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _live(environ: Mapping[str, str]) -> Service:
         raise ConfigurationError(f"--live needs a key: set {' or '.join(KEYS)}")
     if _missing():
         raise MissingExtraError("--live", "demo")
-    if find_spec(KEYS[key]) is None:
+    if not is_installed(KEYS[key]):
         package = _package(KEYS[key])
         raise ConfigurationError(
             f"--live calls the provider through {package}, which is not installed: pip install {package}"
@@ -63,7 +63,7 @@ def _live(environ: Mapping[str, str]) -> Service:
 
 
 def _missing() -> list[str]:
-    return [_package(name) for name in _GRAPH_NEEDS if find_spec(name) is None]
+    return [_package(name) for name in _GRAPH_NEEDS if not is_installed(name)]
 
 
 def _package(module: str) -> str:

@@ -7,11 +7,11 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, entry_points, requires, version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
 from taskpilot_obs._recording.spans import installed_provider
+from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs.doctor.finding import Finding, ok, problem, warning
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.exporters.prometheus.worker_files import VARIABLE, dead_processes, namespaces
@@ -164,7 +164,7 @@ def _tracing(settings: Settings, environ: Mapping[str, str]) -> Finding:
         return warning(check, "OTEL_SDK_DISABLED is true: there are no spans", "unset it, or set tracing=False")
     if installed_provider() is not None:
         return _provider()
-    if find_spec("opentelemetry.sdk") is None:
+    if not is_installed("opentelemetry.sdk"):
         return warning(
             check,
             "opentelemetry-sdk is not installed: there are no spans",

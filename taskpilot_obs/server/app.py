@@ -8,13 +8,13 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
-from importlib.util import find_spec
 from typing import Any, Final
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs._support.version import library_version
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exporters.prometheus.server import ServerMetrics
@@ -157,7 +157,7 @@ def _mount_ingest(
     app: FastAPI, services: Services, doorkeeper: Doorkeeper, metrics: ServerMetrics
 ) -> TraceBuffer | None:
     """`POST /v1/traces`, where the extra `otlp` is installed."""
-    if find_spec("google.protobuf") is None or find_spec("opentelemetry.proto") is None:
+    if not is_installed("google.protobuf", "opentelemetry.proto"):
         return None
     from taskpilot_obs.server.otlp import otlp_routes
 

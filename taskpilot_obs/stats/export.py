@@ -7,11 +7,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, Unpack, get_args, get_type_hints
 
 from taskpilot_obs._support.calendar import calendar_period
+from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs._support.timestamps import EPOCH
 from taskpilot_obs._support.visible import csv_cell
 from taskpilot_obs._telemetry.answers import By, Key
@@ -76,7 +76,7 @@ def export_calls(
             f"format: given {format or target.name!r}; allowed are {', '.join(get_args(ExportFormat))}, "
             f"or a file that ends in {' or '.join(_SUFFIXES)}"
         )
-    if chosen == "parquet" and find_spec("pyarrow") is None:
+    if chosen == "parquet" and not is_installed("pyarrow"):
         raise MissingExtraError("export to Parquet", "parquet")
     start, end = bounds(period, now)
     part = target.with_name(f"{target.name}.part")

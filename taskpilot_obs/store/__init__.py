@@ -5,11 +5,10 @@ Needs the extra `store`; PostgreSQL needs the extra `postgres`.
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
+from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs.exceptions import MissingExtraError
 
-if find_spec("sqlalchemy") is None or find_spec("alembic") is None:
+if not is_installed("sqlalchemy", "alembic"):
     raise MissingExtraError("the telemetry store", "store")
 
 from taskpilot_obs.store.aggregate import aggregate_summaries, rebuild_summaries

@@ -7,6 +7,7 @@ import gzip
 import itertools
 import json
 import random
+import sys
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -183,6 +184,15 @@ def test_what_is_no_batch_is_refused(client: tuple[TestClient, dict[str, str]]) 
         answer = asked.post("/v1/traces", content=body, headers={**headers, **header})
         assert answer.status_code == expected, answer.text
         assert answer.json()["detail"]
+
+
+def test_a_server_without_protobuf_takes_no_spans(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the extra `otlp` all else is served, also where no other package brings the namespace `google`."""
+    monkeypatch.setitem(sys.modules, "google", None)
+    monkeypatch.delitem(sys.modules, "google.protobuf")
+    with TestClient(create_app(store=store), base_url="http://127.0.0.1", client=("127.0.0.1", 1)) as client:
+        assert client.get("/").status_code == 200
+        assert client.post("/v1/traces", content=b"", headers=PROTOBUF).status_code == 404
 
 
 def test_a_batch_is_parsed_beside_the_event_loop(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

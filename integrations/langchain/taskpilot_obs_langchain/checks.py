@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 from langchain_core.messages import BaseMessage, ToolMessage
 
-from taskpilot_obs.integration import LlmInvocation, RefusedError, block_above, check_input, check_output, guarded
+from taskpilot_obs.integration import (
+    LlmInvocation,
+    RefusedError,
+    block_above,
+    check_input,
+    check_output,
+    check_released,
+    guarded,
+    note_released,
+)
 from taskpilot_obs_langchain import answers
 from taskpilot_obs_langchain.runs import RunEntry, close, take
 
@@ -105,15 +114,39 @@ def _answer_of(entry: RunEntry, output: object) -> object:
     return messages[-1] if whole and isinstance(messages, list) and messages else output
 
 
-def note_token(runs: RunRegistry, run_id: UUID, token: object) -> None:
-    """Count a token of a stream for the budgets: a reader may leave before its usage is stated."""
+def note_token(handler: object, runs: RunRegistry, run_id: UUID, token: object) -> None:
+    """Note a token of a stream, for budgets and checks: a reader may leave before usage and answer are stated."""
     entry = runs.get(run_id.int)
-    if type(entry) is RunEntry and isinstance(entry.run, LlmInvocation) and entry.run.admitted is not None:
+    if type(entry) is not RunEntry or entry.owner is not handler or not isinstance(entry.run, LlmInvocation):
+        return
+    if entry.run.admitted is not None:
         entry.run.admitted.note_streamed(token)
+    if not entry.left and (entry.mine or entry.run is block_above()):  # LangChain reads on where the reader has left
+        note_released(entry.run, token)
 
 
-def after_call(call: LlmInvocation, response: LLMResult) -> None:
-    """Ask about a model's answer; one that was streamed is out already. See `after`."""
+def take_call(runs: RunRegistry, run_id: UUID) -> tuple[RunEntry | None, LlmInvocation | None]:
+    """Remove and return a model call that ends early; of a block above, ask about the stream, and return nothing."""
+    entry = take(runs, run_id)
+    if entry is None or not isinstance(entry.run, LlmInvocation):
+        return None, None
+    if not entry.mine:
+        check_released(entry.run)
+        return None, None
+    return entry, entry.run
+
+
+def after_call(call: LlmInvocation, response: LLMResult, *, left: bool = False) -> None:
+    """Ask about a model's answer; one that was streamed is out already, as far as it was read. See `after`.
+
+    Args:
+        call: the call, which has not ended.
+        response: its whole answer.
+        left: whether LangChain has read the answer's end by itself, because the reader had gone.
+    """
+    if left:
+        check_released(call)
+        return
     said = [getattr(each, "message", each) for several in response.generations for each in several]
     _withhold(call, [getattr(each, "content", None) or getattr(each, "text", None) for each in said], call.streaming)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any
 
 import pytest
 from _langchain_models import Model, asks_for
+from _runs import judging
 from langchain.agents import create_agent
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import AIMessage
@@ -19,6 +22,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from taskpilot_obs_langchain import ObservabilityHandler, observe_langchain
 
+from taskpilot_obs import track_llm
 from taskpilot_obs.budgets import Budget, budget_status
 from taskpilot_obs.exceptions import BudgetExceededError, GuardrailBlockedError, PolicyViolationError
 from taskpilot_obs.integration import Recorder
@@ -209,6 +213,83 @@ def test_an_answer_is_withheld_and_a_stream_is_bypassed(caplog: pytest.LogCaptur
             value("guardrail_checks_total", {"guardrail": "no_secrets", "stage": "output", "result": "bypassed"}) == 2
         )
     assert [each.message for each in caplog.records if "was bypassed" in each.message].__len__() == 1
+
+
+class Cut(Model):
+    """A model whose stream hangs or breaks before its third word."""
+
+    def _stream(self, *args: Any, **kwargs: Any) -> Any:
+        yield from itertools.islice(super()._stream(*args, **kwargs), 2)
+        raise ConnectionError
+
+    async def _astream(self, *args: Any, **kwargs: Any) -> Any:
+        for chunk in itertools.islice(super()._stream(*args, **kwargs), 2):
+            yield chunk
+        await asyncio.Event().wait()
+
+
+def _read_two(stream: Any) -> None:
+    next(stream)
+    next(stream)
+    stream.close()
+
+
+def _read_to_the_cut(stream: Any) -> None:
+    with pytest.raises(ConnectionError):
+        list(stream)
+
+
+def _under_a_block(model: Any) -> None:
+    with track_llm(provider="openai", model="gpt-4o-mini"):
+        _read_two(model.stream("hi", handled()))
+
+
+async def _read_async(model: Any, *, closed: bool) -> None:
+    stream = model.astream("hi", handled())
+    await anext(stream)
+    await anext(stream)
+    if closed:
+        await stream.aclose()
+        return
+    task = asyncio.ensure_future(anext(stream))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def _twice(model: Any) -> None:
+    """Read two words of a stream that two handlers hear."""
+    _read_two(model.stream("hi", {"callbacks": [ObservabilityHandler(), ObservabilityHandler()]}))
+
+
+LEFT: dict[str, Callable[[Any], object]] = {
+    "closed": lambda model: _read_two(model.stream("hi", handled())),
+    "cut": lambda model: _read_to_the_cut(model.stream("hi", handled())),
+    "closed, asynchronous": lambda model: asyncio.run(_read_async(model, closed=True)),
+    "cancelled": lambda model: asyncio.run(_read_async(model, closed=False)),
+    "two handlers": _twice,
+    "in a block": _under_a_block,
+}
+
+
+@pytest.mark.parametrize("leave", LEFT.values(), ids=LEFT)
+def test_what_a_stream_hands_out_before_it_is_left_is_judged(leave: Callable[[Any], object]) -> None:
+    """The call of a stream that is closed, cancelled or cut is judged once, by its words so far."""
+    with judging() as judged:
+        leave(Cut(answers=["my card is"]))
+        gc.collect()
+        assert judged.asked == [("chat", "mycard")]
+        assert judged.results == ["bypassed"]
+
+
+def test_a_chain_that_is_left_and_its_call_are_judged() -> None:
+    """LangChain reads a call to its end by itself where a chain is left: what the reader has not got is not judged."""
+    chain: Any = RunnableLambda(lambda given: given) | Model(answers=["my card is 4111"])
+    with judging() as judged:
+        _read_two(chain.stream("hi", handled()))
+        gc.collect()
+        assert sorted(judged.asked) == [("chat", "mycard"), ("invoke_workflow", "my")]  # LangChain adds a piece up late
 
 
 def test_the_answer_of_a_tool_and_of_a_graph_is_asked_about() -> None:

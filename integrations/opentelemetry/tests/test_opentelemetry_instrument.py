@@ -242,7 +242,8 @@ def test_what_cannot_be_done_is_reported(caplog: pytest.LogCaptureFixture) -> No
     assert by_name["crewai"].state is State.MISSING
     assert str(by_name["crewai"]) == "crewai: missing, crewai is not installed"
     assert by_name["google_genai"].state is State.REFUSED
-    assert "does nothing from version 3 on, in silence" in by_name["google_genai"].text
+    refusal = "does nothing from version 3 on, in silence: use wrap(client) of taskpilot_obs_google_genai"
+    assert refusal in by_name["google_genai"].text
     assert by_name["langchain"].state is State.BY_HAND
     assert by_name["anthropic"].state is State.ON
     with caplog.at_level(logging.INFO, "taskpilot_obs"):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
+from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs.exceptions import MissingExtraError
 
-if find_spec("scipy") is None:
+if not is_installed("scipy"):
     raise MissingExtraError("the benchmark", "bench")
 
 from taskpilot_obs.compare.bench.arms import provider_key
