@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs._enforcement.enforcer import Streamed, note_bypass, note_withheld
+from taskpilot_obs._recording.generators import close_async
 from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs.records import Stage
 
@@ -172,7 +173,7 @@ class WatchedAsyncStream(AsyncGenerator[Any, Any]):
         if self._inner is None:
             return
         try:
-            await self._inner.aclose()
+            await close_async(self._inner)
         finally:
             await self.leave()
 
