@@ -26,7 +26,14 @@ from taskpilot_obs.integration import (
 )
 from taskpilot_obs.records import LLM_OPERATIONS
 from taskpilot_obs_opentelemetry.claims import NativeCalls, SpanCall, number_of
-from taskpilot_obs_opentelemetry.outcomes import SpanOutcome, end_with, outcome_of, write_answer, write_stream
+from taskpilot_obs_opentelemetry.outcomes import (
+    SpanOutcome,
+    end_with,
+    outcome_of,
+    write_answer,
+    write_request,
+    write_stream,
+)
 from taskpilot_obs_opentelemetry.tree import MOST_LIVE, Node
 
 if TYPE_CHECKING:
@@ -194,6 +201,7 @@ class GenAiBridge(SpanProcessor):
         above = self._run_above(node)
         if isinstance(above, LlmInvocation) and node.began_within(above) and not node.judges(above):
             self.folded += 1
+            write_request(above, node.span)
             if above.usage is None and not node.lent and dialects.counts_of(attributes):
                 write_answer(above, node.span, node.took)
             _write_streams(above, node)

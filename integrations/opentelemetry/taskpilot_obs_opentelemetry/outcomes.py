@@ -68,13 +68,19 @@ def write_answer(call: LlmInvocation, span: ReadableSpan, took: Mapping[str, obj
     counts = dialects.counts_of(attributes) or took
     if counts:
         call.record_usage(**counts)
-    call.record_request(
-        model=dialects.request_model_of(span.name, attributes), provider=dialects.provider_of(attributes)
-    )
+    write_request(call, span)
     call.record_answer(
         model=dialects.response_model_of(attributes),
         response_id=dialects.response_id_of(attributes),
         finish_reasons=dialects.finish_reasons_of(attributes),
+    )
+
+
+def write_request(call: LlmInvocation, span: ReadableSpan) -> None:
+    """Note which model an LLM span asked; what is known already stays."""
+    attributes = span.attributes or {}
+    call.record_request(
+        model=dialects.request_model_of(span.name, attributes), provider=dialects.provider_of(attributes)
     )
 
 

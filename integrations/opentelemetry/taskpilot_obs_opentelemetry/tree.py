@@ -99,5 +99,12 @@ class Node:
             at = at.parent
             kind = at.kind()
             if kind is not None:
-                return at if kind.operation in LLM_OPERATIONS and not at.ended else None
+                return at if kind.operation in LLM_OPERATIONS and at.lasted_beyond(self.span.start_time or 0) else None
         return None
+
+    def lasted_beyond(self, time_unix_ns: int) -> bool:
+        """Whether the span ended after a time, or has not ended.
+
+        Where a stream is left, the span of an inner layer may end after that of an outer one.
+        """
+        return not self.ended or (self.span.end_time or 0) > time_unix_ns

@@ -284,6 +284,18 @@ def test_layers_of_spans_are_one_call(bridged: Bridged, seen: Captured[Invocatio
 # --- how they end ----------------------------------------------------------------------------------------------------
 
 
+def test_an_inner_layer_that_ends_last(bridged: Bridged, seen: Captured[Invocation]) -> None:
+    """Where a stream is left, its inner span may end after the outer one: they are one call. A later one is not."""
+    outer = bridged.tracer.start_span("chat gpt-4o-mini", attributes=CHAT)
+    beneath = trace.set_span_in_context(outer)
+    inner = bridged.tracer.start_span("chat gpt-4o-mini", beneath, attributes=CHAT)
+    outer.end()
+    inner.end()
+    assert (len(seen), bridged.bridge.folded) == (1, 1)
+    bridged.tracer.start_span("chat gpt-4o-mini", beneath, attributes=CHAT).end()
+    assert len(seen) == 2
+
+
 def test_cancelled_and_abandoned(bridged: Bridged, seen: Captured[Invocation]) -> None:
     """Frameworks leave the status of a cancelled task unset; the exception in flight tells."""
 
