@@ -23,7 +23,7 @@ ANSWER = {
 }
 
 
-http: Any = importlib.import_module("httpx2" if openai.__version__ >= "3" else "httpx")  # that of the SDK
+http: Any = importlib.import_module("httpx" if openai.__version__.startswith("2.") else "httpx2")  # that of the SDK
 
 
 def provider(_: Any) -> Any:
