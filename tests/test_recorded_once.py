@@ -180,6 +180,11 @@ FOUND = (
         has_bridge=True,
         has_agent=False,
     ),
+    Case(
+        (Stack("pydantic_ai", True, None, False, wrapped=False, calls=(Call("streamed", "fails", True),)),),
+        has_bridge=True,
+        has_agent=True,
+    ),
 )
 """Cases that once failed."""
 
