@@ -34,11 +34,14 @@ packages() {
 tests() {
     bridge=integrations/opentelemetry/tests/test_opentelemetry_frameworks.py
     adapter="integrations/$1/tests tests/test_examples.py::test_example[integrations/$1/example.py]"
+    once=tests/test_recorded_once.py # generated combinations of the layers that are installed
     case "$1" in
-    litellm) echo "$adapter tests/test_framework_responses.py::test_responses_of_litellm" ;;
+    litellm) echo "$adapter $once tests/test_framework_responses.py::test_responses_of_litellm" ;;
     azure_monitor) echo tests/test_backends.py ;;
-    crewai | haystack | openai_agents) echo "$adapter" ;;
-    agent_framework | google_adk | mcp | pydantic_ai | strands) echo "$adapter $bridge" ;;
+    crewai | haystack) echo "$adapter $once" ;;
+    openai_agents) echo "$adapter" ;;
+    google_adk | strands) echo "$adapter $bridge $once" ;;
+    agent_framework | mcp | pydantic_ai) echo "$adapter $bridge" ;;
     *) echo "$bridge" ;;
     esac
 }
