@@ -27,7 +27,7 @@ from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
 ALONE = os.environ.get("TASKPILOT_OBS_FRAMEWORK", "")
 MOST_TURNS = 100
-pytestmark = pytest.mark.filterwarnings("ignore") if ALONE else []
+pytestmark = [pytest.mark.filterwarnings("ignore")] if ALONE else list[pytest.MarkDecorator]()
 """The warnings of a framework in an environment of its own are its own."""
 WORDS = {"answered": "hi", "left": "hi", "fails": "FAIL", "cancelled": "HANG"}
 FULL = bool(os.environ.get("TASKPILOT_OBS_FULL"))
