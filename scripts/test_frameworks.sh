@@ -36,14 +36,18 @@ tests() {
     name=${1%@lowest}
     bridge=integrations/opentelemetry/tests/test_opentelemetry_frameworks.py
     adapter="integrations/$name/tests tests/test_examples.py::test_example[integrations/$name/example.py]"
+    once=tests/test_recorded_once.py # generated combinations of the layers that are installed
     case "$1" in
     anthropic@lowest | openai@lowest) echo "$adapter" ;; # the bridge reads spans of later versions
+    litellm) echo "$adapter $once tests/test_framework_responses.py::test_responses_of_litellm" ;;
     litellm*) echo "$adapter tests/test_framework_responses.py::test_responses_of_litellm" ;;
     langchain*) # its other tests need the packages of several providers
         handler=integrations/langchain/tests/test_langchain
         echo "${handler}_handler.py ${handler}_enforcement.py ${handler}_context.py ${handler}_langgraph.py $bridge"
         ;;
     azure_monitor) echo tests/test_backends.py ;;
+    crewai | haystack) echo "$adapter $once" ;;
+    google_adk | strands) echo "$adapter $bridge $once" ;;
     crewai* | google_genai* | haystack* | openai_agents*) echo "$adapter" ;;
     *) echo "$adapter $bridge" ;;
     esac

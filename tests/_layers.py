@@ -7,10 +7,11 @@ a wrapped client beneath. The bridge sees the spans of all. `_layers_of_framewor
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from inspect import isawaitable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from _provider import Provider
@@ -66,10 +67,20 @@ class Asker(NamedTuple):
     """The runs that its adapter records around a call, the innermost first."""
     above_by_spans: tuple[Level, ...] = ()
     """The runs that the bridge records around a call where the adapter is off."""
+    above_by_both: tuple[Level, ...] = ()
+    """The runs around a call where both are on; those of its adapter when left out."""
     figures: tuple[int | None, ...] = (100, 20, 40, 8)
     """Tokens of a call: input, output, cached, reasoning."""
-    model: str | None = None
-    """The model, where it takes one only."""
+    own_figures: tuple[int | None, ...] = (100, 20, 40, 8)
+    """Those that the framework itself states."""
+    names_model: bool = True
+    """Whether its adapter knows which model is asked."""
+    natives: tuple[bool, ...] = (False, True)
+    """Whether its adapter may be off, and on."""
+    may_be_wrapped: bool = True
+    """Whether a wrapped client beneath it adds no second record."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Environment variables that it reads when it is imported."""
     instrument: Callable[[World, ExitStack], None] | None = None
     """Turns on, until the stack unwinds, what sees all of its calls."""
     observe: Callable[[], AbstractContextManager[object]] | None = None
@@ -202,11 +213,21 @@ WRAPS: dict[str, Callable[[Any], None]] = {
     "anthropic": _wrap_anthropic,
     "google": _wrap_google,
 }
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
 _MODULES = {"openai": "openai", "anthropic": "anthropic", "google": "google.genai"}
 SDKS: dict[str, Callable[[World, bool], Any]] = {
     sdk: make
     for sdk, make in (("openai", _openai), ("anthropic", _anthropic), ("google", _google))
-    if find_spec(_MODULES[sdk].partition(".")[0]) is not None
+    if is_installed(_MODULES[sdk])
 }
 
 
@@ -320,7 +341,7 @@ SDK_ASKERS = {
     "openai chat": _sdk("openai", "openai", _chat, forms=WITH_RAW),
     "openai responses": _sdk("openai", "openai", _responses, forms=WITH_RAW),
     "anthropic": _sdk("anthropic", "anthropic", _messages, forms=WITH_RAW, figures=(100, 20, 40, None)),
-    "google_genai": _sdk("google.genai", "google", _content, has_spans=False, model="gemini-2.5-flash"),
+    "google_genai": _sdk("google.genai", "google", _content, has_spans=False),
 }
 
 

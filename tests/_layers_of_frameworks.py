@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack, aclosing
-from importlib.util import find_spec
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, aclosing, contextmanager
 from typing import Any
 
 import pytest
-from _layers import SDK_ASKERS, SDKS, Asker, Asking, Level, World, decorated, decorated_async
+from _layers import SDK_ASKERS, SDKS, Asker, Asking, Level, World, decorated, decorated_async, is_installed, said
 from _tools import get_weather
 
 # --- LangChain --------------------------------------------------------------------------------------------------------
@@ -139,6 +138,147 @@ def _instrument_openai_agents(world: World, undo: ExitStack) -> None:
     undo.callback(agents.set_trace_processors, [])
 
 
+# --- frameworks with an environment of their own ----------------------------------------------------------------------
+
+
+def _litellm_arguments(asking: Asking) -> dict[str, Any]:
+    streamed: Any = {"stream": True, "stream_options": {"include_usage": True}} if asking.is_streamed else {}
+    base = {"model": f"openai/{asking.model}", "messages": said(asking), "client": asking.client, "max_retries": 0}
+    return {**base, **streamed, "api_key": "k", "api_base": f"{asking.world.provider.url}/v1"}
+
+
+def _ask_litellm(asking: Asking) -> Any:
+    import litellm
+
+    return decorated(asking, lambda: litellm.completion(**_litellm_arguments(asking)))
+
+
+async def _ask_litellm_async(asking: Asking) -> Any:
+    import litellm
+
+    return await decorated_async(asking, lambda: litellm.acompletion(**_litellm_arguments(asking)))
+
+
+@contextmanager
+def _observe_litellm() -> Iterator[None]:
+    import litellm
+    from taskpilot_obs_litellm import observe
+
+    observe()
+    try:
+        yield
+    finally:
+        litellm.logging_callback_manager._reset_all_callbacks()
+
+
+async def _ask_haystack(asking: Asking) -> Any:
+    from haystack.components.agents import Agent
+    from haystack.components.generators.chat import OpenAIChatGenerator
+    from haystack.dataclasses import ChatMessage
+    from haystack.tools import create_tool_from_function
+    from haystack.utils import Secret
+
+    async def note(_: Any) -> None:
+        """Take a piece of the stream."""
+
+    streamed: Any = {"streaming_callback": note, "generation_kwargs": {"stream_options": {"include_usage": True}}}
+    generator = OpenAIChatGenerator(
+        Secret.from_token("k"), asking.model, **(streamed if asking.is_streamed else {}), max_retries=0
+    )
+    generator.async_client = asking.client
+    agent = Agent(chat_generator=generator, tools=[create_tool_from_function(each) for each in _tools(asking)])
+    return await agent.run_async(messages=[ChatMessage.from_user(asking.text)])
+
+
+@contextmanager
+def _observe_haystack() -> Iterator[None]:
+    from haystack import tracing
+    from taskpilot_obs_haystack import observe
+
+    observe()
+    try:
+        yield
+    finally:
+        tracing.disable_tracing()
+
+
+async def _ask_strands(asking: Asking) -> Any:
+    from strands import Agent, tool
+    from strands.models.openai import OpenAIModel
+    from taskpilot_obs_strands import ObservabilityPlugin
+
+    model = OpenAIModel(client=asking.client, model_id=asking.model)
+    options: dict[str, Any] = {"plugins": [ObservabilityPlugin()]} if asking.stack.native else {}
+    options |= {"tools": [tool(each) for each in _tools(asking)], "retry_strategy": None, "callback_handler": None}
+    agent = Agent(model=model, name="Planner", **options)
+    if not asking.is_streamed:
+        return await agent.invoke_async(asking.text)
+    async with aclosing(agent.stream_async(asking.text)) as events:
+        async for event in events:
+            if asking.is_left and "data" in event:
+                break
+    return None
+
+
+def _instrument_strands(world: World, undo: ExitStack) -> None:
+    from strands.telemetry import tracer
+
+    found = tracer.get_tracer()  # it takes the global provider only
+    spans = world.spans.get_tracer(found.service_name)
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(found, "tracer", spans)
+
+
+async def _ask_google_adk(asking: Asking) -> Any:
+    from google.adk.agents import LlmAgent, RunConfig
+    from google.adk.agents.run_config import StreamingMode
+    from google.adk.models import Gemini
+    from google.adk.runners import InMemoryRunner
+    from google.genai import types
+    from taskpilot_obs_google_adk import ObservabilityPlugin
+
+    client = asking.client
+    pinned = type("Pinned", (Gemini,), {"api_client": property(lambda _: client), "__module__": __name__})
+    agent = LlmAgent(name="Planner", model=pinned(model=asking.model), instruction="You plan.", tools=_tools(asking))
+    plugins = [ObservabilityPlugin()] if asking.stack.native else []
+    runner = InMemoryRunner(agent=agent, app_name="app", plugins=plugins)
+    session = await runner.session_service.create_session(app_name="app", user_id="u")
+    message = types.Content(role="user", parts=[types.Part(text=asking.text)])
+    config = RunConfig(streaming_mode=StreamingMode.SSE if asking.is_streamed else StreamingMode.NONE)
+    given = {"user_id": "u", "session_id": session.id, "new_message": message, "run_config": config}
+    async with aclosing(runner.run_async(**given)) as events:
+        async for event in events:
+            if asking.is_left and event.partial:
+                break
+    return None
+
+
+def _instrument_google_adk(world: World, undo: ExitStack) -> None:
+    from google.adk.telemetry import tracing
+
+    spans = world.spans.get_tracer("gcp.vertex.agent")  # it takes the global provider only
+    undo.enter_context(pytest.MonkeyPatch.context()).setattr(tracing.tracer, "_real_tracer", spans)
+
+
+async def _ask_crewai(asking: Asking) -> Any:
+    from crewai import LLM, Agent, Crew, Task
+    from crewai.tools import tool
+
+    base = f"{asking.world.provider.url}/v1"
+    llm = LLM(model=f"openai/{asking.model}", base_url=base, api_key="k", max_retries=0, stream=asking.is_streamed)
+    llm._client = asking.world.clients["openai", False, asking.stack.wrapped]
+    llm._async_client = asking.client
+    tools = [tool("get_weather")(each) for each in _tools(asking)]
+    agent = Agent(role="Planner", goal="Answer.", backstory="-", llm=llm, tools=tools, max_retry_limit=0)
+    task = Task(description=asking.text, expected_output="a text", agent=agent)
+    return await Crew(agents=[agent], tasks=[task], name="support").akickoff()
+
+
+def _instrument_crewai(_: World, undo: ExitStack) -> None:
+    from taskpilot_obs_crewai import observe
+
+    observe()  # for the process: its handlers stay
+
+
 PLANNER: Level = ("invoke_agent", "Planner")
 AGENTS_WORKFLOW: Level = ("invoke_workflow", "Agent workflow")
 
@@ -166,14 +306,51 @@ KNOWN = {
         above_by_spans=(),
         instrument=_instrument_openai_agents,
     ),
+    "litellm": Asker(
+        "litellm",
+        "openai",
+        _ask_litellm,
+        _ask_litellm_async,
+        has_adapter=True,
+        has_spans=False,  # OpenAI's instrumentor does not see its requests
+        observe=_observe_litellm,
+        environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # it would be fetched when LiteLLM is imported
+    ),
+    "haystack": _framework(
+        "haystack",
+        _ask_haystack,
+        above=(("invoke_agent", "Agent"),),
+        above_by_spans=(),
+        names_model=False,
+        outcomes=("answered", "fails", "cancelled"),
+        observe=_observe_haystack,
+        environment={"HAYSTACK_TELEMETRY_ENABLED": "False"},
+    ),
+    "strands": _framework("strands", _ask_strands, own_figures=(100, 20, 40, None), instrument=_instrument_strands),
+    "google_adk": _framework(
+        "google.adk",
+        _ask_google_adk,
+        "google",
+        above_by_spans=(PLANNER, ("invoke_workflow", "Planner")),
+        above_by_both=(PLANNER, ("invoke_workflow", "Planner")),
+        outcomes=("answered", "fails", "cancelled"),
+        may_be_wrapped=False,  # its README states it
+        instrument=_instrument_google_adk,
+    ),
+    "crewai": _framework(
+        "crewai",
+        _ask_crewai,
+        above=(PLANNER, ("invoke_workflow", "support")),
+        natives=(True,),
+        outcomes=("answered", "fails"),
+        instrument=_instrument_crewai,
+        environment={
+            "CREWAI_DISABLE_TELEMETRY": "true",
+            "CREWAI_TRACING_ENABLED": "false",
+            "CREWAI_TESTING": "true",
+        },
+    ),
 }
 
 
-def _is_installed(asker: Asker) -> bool:
-    try:
-        return asker.sdk in SDKS and find_spec(asker.module) is not None
-    except ModuleNotFoundError:  # of the package around it
-        return False
-
-
-ASKERS = {name: asker for name, asker in KNOWN.items() if _is_installed(asker)}
+ASKERS = {name: asker for name, asker in KNOWN.items() if asker.sdk in SDKS and is_installed(asker.module)}

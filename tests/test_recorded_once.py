@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 from _expected_runs import Case, assert_runs, expected_places, model_of
 from _layers import SDKS, Asker, Asking, Call, Stack, World, make
-from _layers_of_frameworks import ASKERS
+from _layers_of_frameworks import ASKERS, KNOWN
 from _provider import serving
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
@@ -24,9 +25,11 @@ from taskpilot_obs.records import Invocation, Stage
 from taskpilot_obs.safety import DenyWords, check_with
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
-MOST_TURNS = 100
-WORDS = {"answered": "hi", "left": "hi", "fails": "FAIL", "cancelled": "HANG"}
 ALONE = os.environ.get("TASKPILOT_OBS_FRAMEWORK", "")
+MOST_TURNS = 100
+pytestmark = [pytest.mark.filterwarnings("ignore")] if ALONE else list[pytest.MarkDecorator]()
+"""The warnings of a framework in an environment of its own are its own."""
+WORDS = {"answered": "hi", "left": "hi", "fails": "FAIL", "cancelled": "HANG"}
 FULL = bool(os.environ.get("TASKPILOT_OBS_FULL"))
 
 
@@ -50,8 +53,8 @@ def stacks(draw: Any, name: str) -> Stack:
         name,
         is_async,
         draw(st.sampled_from(decorators)),
-        draw(st.booleans()) if asker.has_adapter else False,
-        draw(st.booleans()),
+        draw(st.sampled_from(asker.natives)) if asker.has_adapter else False,
+        draw(st.booleans()) if asker.may_be_wrapped else False,
         tuple(draw(st.lists(calls_of(asker, is_async=is_async), min_size=1, max_size=4))),
     )
 
@@ -80,11 +83,13 @@ def loop() -> Iterator[asyncio.Runner]:
 @pytest.fixture(scope="module")
 def world(loop: asyncio.Runner) -> Iterator[World]:
     """The provider, and SDKs that are instrumented for the module."""
+    assert ALONE not in KNOWN or ALONE in ASKERS, f"{ALONE} is not installed"
     with serving() as provider, ExitStack() as undo:
         made = World(provider)
-        instrument(made, undo)
-        for asker in ASKERS.values():
-            import_module(asker.module)
+        with warnings.catch_warnings(action="ignore"):  # of frameworks, at their import
+            instrument(made, undo)
+            for asker in ASKERS.values():
+                import_module(asker.module)
         gc.collect()
         gc.freeze()  # each example collects what its calls have left, and not all modules again
         yield made
@@ -96,7 +101,10 @@ def instrument(world: World, undo: ExitStack) -> None:
     """Turn on what sees all calls of the process, until the stack unwinds."""
     undo.callback(world.spans.shutdown)
     instrument_openai(world, undo)
+    environment = undo.enter_context(pytest.MonkeyPatch.context())
     for asker in ASKERS.values():
+        for name, value in asker.environment.items():
+            environment.setenv(name, value)
         if asker.instrument is not None:
             asker.instrument(world, undo)
 
@@ -179,6 +187,11 @@ FOUND = (
         (Stack("agent_framework", True, None, False, wrapped=True, calls=(Call("streamed", "left", True),)),),
         has_bridge=True,
         has_agent=False,
+    ),
+    Case(
+        (Stack("pydantic_ai", True, None, False, wrapped=False, calls=(Call("streamed", "fails", True),)),),
+        has_bridge=True,
+        has_agent=True,
     ),
 )
 """Cases that once failed."""

@@ -76,7 +76,7 @@ class LlmOptions(TypedDict, total=False):
 
 
 class DecisionOptions(TypedDict, total=False):
-    """What can be told of any decision."""
+    """The details that any decision may have."""
 
     reason: str | None
     severity: Severity | str

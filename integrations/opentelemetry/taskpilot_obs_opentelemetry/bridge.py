@@ -194,8 +194,11 @@ class GenAiBridge(SpanProcessor):
 
     def _end_llm(self, node: Node, kind: dialects.SpanMeaning, outcome: SpanOutcome, at_unix_ns: int) -> None:
         attributes = node.span.attributes or {}
+        if node.failure is not None and outcome.status is Status.CANCELLED:
+            outcome = node.failure  # a framework cancels its own task where a stream fails
         outer = node.llm_above()
         if outer is not None:
+            outer.failure = outcome if outcome.is_failure() else None
             self._lend(node, outer)
             return
         above = self._run_above(node)

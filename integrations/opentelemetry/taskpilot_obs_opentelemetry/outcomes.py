@@ -14,6 +14,7 @@ from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Status
 
 _NS_PER_S: Final = 1_000_000_000
 _DEEPEST: Final = 16
+_UNNAMED: Final = "_OTHER"
 
 
 class SpanOutcome(NamedTuple):
@@ -23,6 +24,10 @@ class SpanOutcome(NamedTuple):
     error_type: str | None = None
     error: BaseException | None = None
     """The exception itself, where it is known."""
+
+    def is_failure(self) -> bool:
+        """Whether it is an error that has a name: instrumentors call streams that are left `_OTHER`."""
+        return self.status is Status.ERROR and self.error_type not in (None, _UNNAMED)
 
 
 def outcome_of(span: ReadableSpan, before: BaseException | None) -> SpanOutcome:
