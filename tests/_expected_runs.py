@@ -134,7 +134,7 @@ def assert_runs(case: Case, captured: Iterable[Invocation]) -> None:
     """Each run once, beneath its parent and in its request, with its status, tokens and cost."""
     runs = list(captured)
     recorded, expected = recorded_places(case, runs), expected_places(case)
-    assert (recorded - expected, expected - recorded) == (Counter(), Counter()), "too many, missing"
+    assert recorded == expected, f"too many: {recorded - expected}, missing: {expected - recorded}"
     assert_requests(runs, has_agent=case.has_agent)
     groups: dict[str, list[tuple[Stack, Call]]] = {}
     for place, stack, call in case.calls():

@@ -159,6 +159,12 @@ async def _ask_litellm_async(asking: Asking) -> Any:
     return await decorated_async(asking, lambda: litellm.acompletion(**_litellm_arguments(asking)))
 
 
+def _instrument_litellm(_: World, __: ExitStack) -> None:
+    import litellm
+
+    litellm.logging_callback_manager._reset_all_callbacks()  # those of other tests are in lists of its own
+
+
 @contextmanager
 def _observe_litellm() -> Iterator[None]:
     import litellm
@@ -313,6 +319,7 @@ KNOWN = {
         _ask_litellm_async,
         has_adapter=True,
         has_spans=False,  # OpenAI's instrumentor does not see its requests
+        instrument=_instrument_litellm,
         observe=_observe_litellm,
         environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # it would be fetched when LiteLLM is imported
     ),

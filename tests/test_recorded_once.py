@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -97,8 +98,22 @@ def world(loop: asyncio.Runner) -> Iterator[World]:
         loop.run(made.close())
 
 
+def log_without_tracebacks(undo: ExitStack) -> None:
+    """Keep no tracebacks with captured lines, because their frames would keep calls open that were left."""
+    make = logging.getLogRecordFactory()
+
+    def make_without(*args: Any, **options: Any) -> logging.LogRecord:
+        made = make(*args, **options)
+        made.exc_info = None
+        return made
+
+    logging.setLogRecordFactory(make_without)
+    undo.callback(logging.setLogRecordFactory, make)
+
+
 def instrument(world: World, undo: ExitStack) -> None:
     """Turn on what sees all calls of the process, until the stack unwinds."""
+    log_without_tracebacks(undo)
     undo.callback(world.spans.shutdown)
     instrument_openai(world, undo)
     environment = undo.enter_context(pytest.MonkeyPatch.context())
