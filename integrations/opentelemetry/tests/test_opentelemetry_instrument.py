@@ -296,10 +296,11 @@ def test_doctor_reports_what_can_be_observed() -> None:
     """One finding for each SDK or framework that is installed, with what to do."""
     from typer import Typer
 
-    from taskpilot_obs.cli.doctor import register
+    from taskpilot_obs.cli import doctor
+    from taskpilot_obs.cli._program import add_commands
 
     app = Typer()
-    register(app)
+    add_commands(app, doctor)
     findings = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
     about = {one["text"].partition(" ")[0]: one for one in findings if one["check"] == "observed"}
     assert about["anthropic"]["level"] == "ok"
