@@ -59,6 +59,24 @@ def test_a_flush_that_raises_is_no_flush() -> None:
     assert pipeline.shutdown(5) is True
 
 
+def test_a_flush_has_no_more_time_than_is_left() -> None:
+    """An exporter's own `flush` gets what is left until the deadline, and never less than nothing."""
+    left: list[float] = []
+
+    class Flushing(Failing):
+        def flush(self, timeout_s: float) -> bool:
+            left.append(timeout_s)
+            return True
+
+    counters = InternalCounters()
+    pipeline = Pipeline({}, [Batched(Flushing(), name="flushing", counters=counters)], counters=counters)
+    assert pipeline.flush(0.0) is True
+    assert pipeline.flush(60.0) is True
+    assert left[0] == 0.0
+    assert 0.0 < left[1] <= 60.0
+    pipeline.shutdown(5)
+
+
 def test_a_shutdown_that_raises_stops_no_other() -> None:
     """An exporter whose `shutdown` raises is counted, in memory or behind a queue, and the rest is shut down."""
     counters = InternalCounters()
