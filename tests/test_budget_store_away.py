@@ -238,6 +238,16 @@ def test_a_block_with_several_calls_is_estimated_once(recorder: Recorder) -> Non
     assert figures(recorder) == (0.12, 0)
 
 
+@pytest.mark.parametrize(("kind", "spent"), [(TimeoutError, 0.12), (RuntimeError, 0.0), (BudgetUnavailableError, 0.0)])
+def test_a_block_that_fails_is_billed_where_its_call_may_have_been(
+    recorder: Recorder, kind: type[Exception], spent: float
+) -> None:
+    """A call that timed out may be billed, so that its estimate counts; one that failed or was refused is not."""
+    with pytest.raises(kind), Reservation(recorder, model=MODEL, kwargs=STATED):
+        raise kind("no", "no")
+    assert figures(recorder) == (spent, 0)
+
+
 def test_a_block_within_a_block_reserves_nothing(recorder: Recorder) -> None:
     """The reservation around it is made for the call already."""
     with Reservation(recorder, model=MODEL, kwargs=STATED):
