@@ -60,6 +60,19 @@ def test_a_flush_that_raises_is_no_flush() -> None:
     assert pipeline.shutdown(5) is True
 
 
+def test_the_threads_of_a_pipeline_keep_no_process() -> None:
+    """Drainer and workers are daemons, whichever thread starts them: an exporter that hangs ends with the process."""
+    counters = InternalCounters()
+    batched = Batched(Failing(), name="any", counters=counters)
+    assert batched.start()
+    pipeline = Pipeline({}, [batched], counters=counters)
+    pipeline.put(Item())
+    assert batched._worker is not None
+    assert pipeline._drainer is not None
+    assert (batched._worker.daemon, pipeline._drainer.daemon) == (True, True)
+    pipeline.shutdown(5)
+
+
 def test_only_a_flush_within_a_flush_is_refused() -> None:
     """A flush by the thread that flushes already returns False at once; that of another thread does its work."""
     results: list[bool] = []
