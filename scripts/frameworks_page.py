@@ -38,6 +38,7 @@ REASONS = {
     ("anthropic", "left"): "as a success without usage",
     ("openai", "left"): "as a success without usage",
     ("anthropic", "nested"): "calls only",
+    ("google_genai", "nested"): "calls only",
     ("openai", "nested"): "calls only",
     ("anthropic", "enforced"): "by `wrap(client)`",
     ("openai", "enforced"): "by `wrap(client)`",

@@ -192,7 +192,7 @@ def _name_in(pyproject: Path, name: str) -> None:
     for known, line in (
         ('    "integrations/langchain/taskpilot_obs_langchain",', f'    "integrations/{name}/taskpilot_obs_{name}",'),
         ('    "integrations/langchain",', f'    "integrations/{name}",'),
-        ('langchain = ["langchain-core>=1.0"]', f'{name} = ["{name}"]'),
+        ('langchain = ["langchain-core>=1.6"]', f'{name} = ["{name}"]'),
     ):
         if known not in text:
             raise ValueError(f"{pyproject}: the line {known.strip()} is missing, behind which {name} is listed")

@@ -12,13 +12,13 @@ from typing import Any, Final, NamedTuple
 
 from taskpilot_obs import genai_dialects as dialects
 from taskpilot_obs._recording.attributes import clean_attributes
+from taskpilot_obs._support.timestamps import NANOSECONDS
 from taskpilot_obs.providers.errors import stated_category
 from taskpilot_obs.providers.names import canonical, canonical_model, infer_provider
 from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Operation, Origin, Rollup, Status, Usage
 from taskpilot_obs.semconv import Attr
 from taskpilot_obs.usage.values import StatedError, from_counts
 
-_NS_PER_S: Final = 1_000_000_000
 _OUR_SCOPE: Final = "taskpilot_obs"
 _DEEPEST: Final = 1_000
 """How many ancestors of a span are searched; this also ends the search when parents form a cycle."""
@@ -76,7 +76,7 @@ def read_span(span: FinishedSpan, above: Origin) -> Invocation | None:
     model = request_model or response_model
     return Invocation(
         status=status,
-        duration_s=max(0, span.end_unix_ns - span.start_unix_ns) / _NS_PER_S,
+        duration_s=max(0, span.end_unix_ns - span.start_unix_ns) / NANOSECONDS,
         operation=operation,
         name=name,
         request_id=_text(said(Attr.REQUEST_ID)) or above.request_id or span.trace_id,

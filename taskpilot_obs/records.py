@@ -109,7 +109,7 @@ GOOD = frozenset({SUCCESS})
 BAD = frozenset({Status.ERROR, Status.TIMEOUT, Status.BLOCKED})
 COUNTED = GOOD | BAD
 """The statuses behind the success rate; a run that was cancelled, abandoned or interrupted proves nothing."""
-_NO_USAGE = Usage()
+NO_USAGE: Final = Usage()
 _TOLERANCE = Decimal("0.01")
 
 
@@ -321,7 +321,7 @@ class Invocation(NamedTuple):
 
     @property
     def _has_no_usage(self) -> bool:
-        return self.usage is None or self.usage == _NO_USAGE
+        return self.usage is None or self.usage == NO_USAGE
 
     @property
     def is_price_mismatch(self) -> bool:

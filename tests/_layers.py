@@ -1,17 +1,17 @@
-"""Calls of models through the real SDKs and frameworks, each seen by any combination of the layers that may record it.
+"""Calls of models through the real SDKs, each seen by any combination of the layers that may record it.
 
 A stack is one way to ask (an SDK, a handler, a framework) with what observes it: a decorator, the framework's adapter,
-a wrapped client beneath. The bridge sees the spans of all.
+a wrapped client beneath. The bridge sees the spans of all. `_layers_of_frameworks` has the handlers and frameworks.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import aclosing, closing, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from importlib.util import find_spec
 from inspect import isawaitable
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from _provider import Provider
@@ -29,6 +29,8 @@ class Call(NamedTuple):
     outcome: str
     """answered, fails, left (a stream) or cancelled (asynchronous)."""
     has_id: bool
+    has_tool: bool = False
+    """Whether the agent has a tool, which it calls before it answers."""
 
 
 class Stack(NamedTuple):
@@ -41,6 +43,10 @@ class Stack(NamedTuple):
     """Whether the framework's adapter, or LangChain's handler, is on."""
     wrapped: bool
     calls: tuple[Call, ...]
+
+
+Level = tuple[str, str]
+"""Operation and name of a run."""
 
 
 class Asker(NamedTuple):
@@ -56,12 +62,36 @@ class Asker(NamedTuple):
     """Whether it has agents of its own: a decorator goes around these, and not around a call."""
     has_spans: bool = True
     forms: tuple[str, ...] = ("whole", "streamed")
+    outcomes: tuple[str, ...] = ("answered", "fails", "left", "cancelled")
+    above: tuple[Level, ...] = ()
+    """The runs that its adapter records around a call, the innermost first."""
+    above_by_spans: tuple[Level, ...] = ()
+    """The runs that the bridge records around a call where the adapter is off."""
+    above_by_both: tuple[Level, ...] = ()
+    """The runs around a call where both are on; those of its adapter when left out."""
+    figures: tuple[int | None, ...] = (100, 20, 40, 8)
+    """Tokens of a call: input, output, cached, reasoning."""
+    own_figures: tuple[int | None, ...] = (100, 20, 40, 8)
+    """Those that the framework itself states."""
+    names_model: bool = True
+    """Whether its adapter knows which model is asked."""
+    natives: tuple[bool, ...] = (False, True)
+    """Whether its adapter may be off, and on."""
+    may_be_wrapped: bool = True
+    """Whether a wrapped client beneath it adds no second record."""
+    environment: Mapping[str, str] = MappingProxyType({})
+    """Environment variables that it reads when it is imported."""
+    instrument: Callable[[World, ExitStack], None] | None = None
+    """Turns on, until the stack unwinds, what sees all of its calls."""
+    observe: Callable[[], AbstractContextManager[object]] | None = None
+    """Turns on an adapter that sees all of its calls."""
 
 
 class Asking(NamedTuple):
     """One call that is about to be made."""
 
     world: World
+    asker: Asker
     stack: Stack
     call: Call
     text: str
@@ -70,7 +100,7 @@ class Asking(NamedTuple):
     @property
     def client(self) -> Any:
         """The SDK's client, wrapped or not."""
-        return self.world.clients[ASKERS[self.stack.asker].sdk, self.stack.is_async, self.stack.wrapped]
+        return self.world.clients[self.asker.sdk, self.stack.is_async, self.stack.wrapped]
 
     @property
     def is_streamed(self) -> bool:
@@ -183,11 +213,21 @@ WRAPS: dict[str, Callable[[Any], None]] = {
     "anthropic": _wrap_anthropic,
     "google": _wrap_google,
 }
+
+
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported."""
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package around it
+        return False
+
+
 _MODULES = {"openai": "openai", "anthropic": "anthropic", "google": "google.genai"}
 SDKS: dict[str, Callable[[World, bool], Any]] = {
     sdk: make
     for sdk, make in (("openai", _openai), ("anthropic", _anthropic), ("google", _google))
-    if find_spec(_MODULES[sdk].partition(".")[0]) is not None
+    if is_installed(_MODULES[sdk])
 }
 
 
@@ -198,7 +238,7 @@ def said(asking: Asking) -> list[Any]:
     return [{"role": "user", "content": asking.text}]
 
 
-def _decorated(asking: Asking, create: Callable[[], Any]) -> Any:
+def decorated(asking: Asking, create: Callable[[], Any]) -> Any:
     """Ask by a function that `@observe_llm` decorates, or in a `track_llm` block, and read the answer."""
     if asking.stack.decorator == "observe_llm":
         return _read(asking, observe_llm(create)())
@@ -224,7 +264,7 @@ def _read(asking: Asking, answer: Any) -> Any:
     return None
 
 
-async def _decorated_async(asking: Asking, create: Callable[[], Awaitable[Any]]) -> Any:
+async def decorated_async(asking: Asking, create: Callable[[], Awaitable[Any]]) -> Any:
     if asking.stack.decorator == "observe_llm":
 
         @observe_llm
@@ -283,155 +323,31 @@ def _messages(asking: Asking) -> Callable[[], Any]:
 def _content(asking: Asking) -> Callable[[], Any]:
     models = asking.client.aio.models if asking.stack.is_async else asking.client.models
     ask = models.generate_content_stream if asking.is_streamed else models.generate_content
-    return lambda: ask(model="gemini-2.5-flash", contents=asking.text)
+    return lambda: ask(model=asking.model, contents=asking.text)
 
 
 def _sdk(module: str, sdk: str, make: Callable[[Asking], Callable[[], Any]], **options: Any) -> Asker:
     return Asker(
         module,
         sdk,
-        lambda asking: _decorated(asking, make(asking)),
-        lambda asking: _decorated_async(asking, make(asking)),
+        lambda asking: decorated(asking, make(asking)),
+        lambda asking: decorated_async(asking, make(asking)),
         **options,
     )
 
 
-# --- LangChain --------------------------------------------------------------------------------------------------------
-
-
-def _langchain_model(asking: Asking) -> tuple[Any, Any]:
-    from langchain_openai import ChatOpenAI
-    from taskpilot_obs_langchain import ObservabilityHandler
-
-    clients = {
-        name: asking.world.clients["openai", is_async, asking.stack.wrapped].chat.completions
-        for name, is_async in (("client", False), ("async_client", True))
-    }
-    model = ChatOpenAI(model=asking.model, api_key="k", max_retries=0, stream_usage=True, **clients)
-    return model, {"callbacks": [ObservabilityHandler()] if asking.stack.native else []}
-
-
-def _ask_langchain(asking: Asking) -> Any:
-    model, config = _langchain_model(asking)
-    ask = model.stream if asking.is_streamed else model.invoke
-    return _decorated(asking, lambda: ask(asking.text, config))
-
-
-async def _ask_langchain_async(asking: Asking) -> Any:
-    model, config = _langchain_model(asking)
-    if not asking.is_streamed:
-        return await _decorated_async(asking, lambda: model.ainvoke(asking.text, config))
-
-    async def stream() -> Any:
-        return model.astream(asking.text, config)
-
-    return await _decorated_async(asking, stream)
-
-
-# --- agent frameworks -------------------------------------------------------------------------------------------------
-
-
-async def _run_pydantic_ai(asking: Asking, model: Any) -> Any:
-    from pydantic_ai import Agent
-    from pydantic_ai.capabilities import Instrumentation
-    from pydantic_ai.models.instrumented import InstrumentationSettings
-    from taskpilot_obs_pydantic_ai import ObservabilityCapability
-
-    spans = InstrumentationSettings(tracer_provider=asking.world.spans, include_content=False)
-    used: list[Any] = [Instrumentation(spans), *([ObservabilityCapability()] if asking.stack.native else [])]
-    agent = Agent(model, name="Planner", capabilities=used)
-    if not asking.is_streamed:
-        return await agent.run(asking.text)
-    async with agent.run_stream(asking.text) as result:
-        async for _ in result.stream_text(debounce_by=None):
-            if asking.is_left:
-                break
-    return None
-
-
-async def _ask_pydantic_ai(asking: Asking) -> Any:
-    from pydantic_ai.models.openai import OpenAIChatModel
-    from pydantic_ai.providers.openai import OpenAIProvider
-
-    return await _run_pydantic_ai(
-        asking, OpenAIChatModel(asking.model, provider=OpenAIProvider(openai_client=asking.client))
-    )
-
-
-async def _ask_pydantic_ai_anthropic(asking: Asking) -> Any:
-    from pydantic_ai.models.anthropic import AnthropicModel
-    from pydantic_ai.providers.anthropic import AnthropicProvider
-
-    return await _run_pydantic_ai(
-        asking, AnthropicModel(asking.model, provider=AnthropicProvider(anthropic_client=asking.client))
-    )
-
-
-async def _ask_agent_framework(asking: Asking) -> Any:
-    import agent_framework
-    from agent_framework.openai import OpenAIChatCompletionClient
-    from taskpilot_obs_agent_framework import observability_middleware
-
-    client = OpenAIChatCompletionClient(model=asking.model, async_client=asking.client)
-    middleware = observability_middleware() if asking.stack.native else []
-    agent = agent_framework.Agent(client, "You plan.", name="Planner", middleware=middleware)
-    if not asking.is_streamed:
-        return await agent.run(asking.text)
-    async for _ in agent.run(asking.text, stream=True):
-        if asking.is_left:
-            break
-    return None
-
-
-async def _ask_openai_agents(asking: Asking) -> Any:
-    import agents
-    from taskpilot_obs_openai_agents import ObservabilityHooks
-
-    model = agents.OpenAIChatCompletionsModel(asking.model, asking.client)
-    agent = agents.Agent(name="Planner", model=model, model_settings=agents.ModelSettings(include_usage=True))
-    options: dict[str, Any] = {"run_config": agents.RunConfig(tracing_disabled=not asking.stack.native)}
-    if asking.stack.native:
-        options["hooks"] = ObservabilityHooks()
-    if not asking.is_streamed:
-        return await agents.Runner.run(agent, asking.text, **options)
-    result = agents.Runner.run_streamed(agent, asking.text, **options)
-    async with aclosing(result.stream_events()) as events:
-        async for event in events:
-            if asking.is_left and "delta" in str(getattr(getattr(event, "data", None), "type", "")):
-                result.cancel()
-                break
-    return None
-
-
-def _framework(module: str, ask: Callable[[Asking], Awaitable[Any]], sdk: str = "openai") -> Asker:
-    return Asker(module, sdk, lambda _: None, ask, has_adapter=True, is_framework=True)
-
-
 WITH_RAW = ("whole", "streamed", "raw")
-KNOWN = {
+SDK_ASKERS = {
     "openai chat": _sdk("openai", "openai", _chat, forms=WITH_RAW),
     "openai responses": _sdk("openai", "openai", _responses, forms=WITH_RAW),
-    "anthropic": _sdk("anthropic", "anthropic", _messages, forms=WITH_RAW),
+    "anthropic": _sdk("anthropic", "anthropic", _messages, forms=WITH_RAW, figures=(100, 20, 40, None)),
     "google_genai": _sdk("google.genai", "google", _content, has_spans=False),
-    "langchain": Asker("langchain_openai", "openai", _ask_langchain, _ask_langchain_async, has_adapter=True),
-    "pydantic_ai": _framework("pydantic_ai", _ask_pydantic_ai),
-    "pydantic_ai anthropic": _framework("pydantic_ai", _ask_pydantic_ai_anthropic, "anthropic"),
-    "agent_framework": _framework("agent_framework", _ask_agent_framework),
-    "openai_agents": _framework("agents", _ask_openai_agents),
 }
-ALONE = os.environ.get("TASKPILOT_OBS_FRAMEWORK")
-
-
-def _is_installed(asker: Asker) -> bool:
-    return asker.sdk in SDKS and find_spec(asker.module.partition(".")[0]) is not None
-
-
-ASKERS = {name: asker for name, asker in KNOWN.items() if _is_installed(asker)}
 
 
 async def make(asking: Asking) -> None:
     """Make one call, which ends as it is to end; what it raises is the caller's."""
-    asker = ASKERS[asking.stack.asker]
+    asker = asking.asker
     if not asking.stack.is_async:
         await asyncio.to_thread(asker.ask, asking)
         return

@@ -23,6 +23,8 @@ import httpx2
 PAUSE_S = 0.25
 PATIENCE_S = 60.0
 TEXT = ["It ", "is ", "sunny."]
+SNAPSHOTS = {"gpt-4o-mini": "2024-07-18", "gpt-4.1-mini": "2025-04-14"}
+"""What an answer's model has behind the name that was asked for."""
 ARGUMENTS = '{"city": "Paris"}'
 _numbers = itertools.count(1)
 
@@ -170,6 +172,11 @@ def without_id(document: dict[str, Any]) -> dict[str, Any]:
     return {**document, **inner, **{key: "" for key in ("id", "responseId") if key in document}}
 
 
+def snapshot(model: str) -> str:
+    """The name of the model that answers."""
+    return f"{model}-{SNAPSHOTS.get(model, '2024-07-18')}"
+
+
 def had_tool(asked: str) -> bool:
     """Whether a tool has answered already."""
     return any(mark in asked for mark in ('"role": "tool"', "function_call_output", "tool_result"))
@@ -192,7 +199,7 @@ def chat(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
         "prompt_tokens_details": {"cached_tokens": 40},
         "completion_tokens_details": {"reasoning_tokens": 8},
     }
-    base = {"id": f"chatcmpl-{next(_numbers)}", "created": 1, "model": f"{body['model']}-2024-07-18"}
+    base = {"id": f"chatcmpl-{next(_numbers)}", "created": 1, "model": snapshot(body["model"])}
     tool = first_tool(body, had)
     call = {"id": "call_1", "type": "function", "function": {"name": tool, "arguments": ARGUMENTS}}
     pieces: list[dict[str, Any]] = [{"tool_calls": [{**call, "index": 0}]}] if tool else [{"content": w} for w in TEXT]
@@ -230,7 +237,7 @@ def responses(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
         "tools": [],
         "tool_choice": "auto",
     }
-    base |= {"model": f"{body['model']}-2024-07-18", "parallel_tool_calls": True, "error": None}
+    base |= {"model": snapshot(body["model"]), "parallel_tool_calls": True, "error": None}
     whole: dict[str, Any] = {**base, "status": "completed", "output": [{**out, "status": "completed"}], "usage": usage}
     begun = {**base, "status": "in_progress", "output": []}
     place: dict[str, Any] = {"output_index": 0, "content_index": 0, "item_id": "msg_1"}
@@ -279,6 +286,9 @@ def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     block: dict[str, Any] = {"type": "text", "text": "".join(TEXT)}
     if tool:
         block = {"type": "tool_use", "id": "toolu_1", "name": tool, "input": json.loads(ARGUMENTS)}
+    deltas = [{"type": "text_delta", "text": word} for word in TEXT]
+    if tool:
+        deltas = [{"type": "input_json_delta", "partial_json": ARGUMENTS}]
     usage = {"input_tokens": 60, "cache_read_input_tokens": 40, "cache_creation_input_tokens": 0, "output_tokens": 20}
     whole = {
         "id": f"msg_{next(_numbers)}",
@@ -293,12 +303,16 @@ def messages(body: dict[str, Any], had: bool) -> list[dict[str, Any]]:
     begun = {**whole, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
     events: list[dict[str, Any]] = [
         {"type": "message_start", "message": begun},
-        {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
-        *({"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": w}} for w in TEXT),
+        {
+            "type": "content_block_start",
+            "index": 0,
+            "content_block": {**block, **({"input": {}} if tool else {"text": ""})},
+        },
+        *({"type": "content_block_delta", "index": 0, "delta": delta} for delta in deltas),
         {"type": "content_block_stop", "index": 0},
         {
             "type": "message_delta",
-            "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+            "delta": {"stop_reason": whole["stop_reason"], "stop_sequence": None},
             "usage": {"output_tokens": 20},
         },
         {"type": "message_stop"},

@@ -134,7 +134,9 @@ def test_many_processes_beside_a_damaged_log(log: Path, monkeypatch: pytest.Monk
     writers = []
     for process in range(1, 7):
         monkeypatch.setattr(os, "getpid", lambda process=process: process)
-        writers.append(AuditWriter(log_at(log), AuditOptions(max_age_s=1e10)))
+        writers.append(
+            AuditWriter(log_at(log), AuditOptions(max_age_s=1e10), service="", counters=None, on_anchor=None)
+        )
     text = audit_text(event("b"), "")
     assert text is not None
     for writer in writers:

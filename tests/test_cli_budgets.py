@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from taskpilot_obs.budgets import load_budgets
 from taskpilot_obs.cli import budgets
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.config import build_recorder
 
 FILE = """
@@ -45,7 +46,7 @@ def arguments(tmp_path: Path) -> list[str]:
 def run(arguments: list[str]) -> tuple[int, str]:
     app = typer.Typer()
     app.callback()(lambda: None)
-    budgets.register(app)
+    add_commands(app, budgets)
     done = CliRunner().invoke(app, arguments, env={"COLUMNS": "200", "TASKPILOT_OBS_STORE": ""})
     return done.exit_code, done.output
 

@@ -13,11 +13,12 @@ from typer.testing import CliRunner, Result
 
 from taskpilot_obs import record_llm_call, request_context, track_agent, track_tool, track_workflow
 from taskpilot_obs.cli import agents, calls, costs, runs, stats, tenants
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.testing import fresh_recorder
 
 app = typer.Typer()
 for command in (agents, calls, costs, runs, stats, tenants):
-    command.register(app)
+    add_commands(app, command)
 
 
 @pytest.fixture

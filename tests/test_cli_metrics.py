@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from taskpilot_obs.cli import metrics
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.semconv import METRICS
 
 PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
@@ -18,7 +19,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "metrics.md"
 @pytest.fixture
 def app() -> typer.Typer:
     app = typer.Typer()
-    metrics.register(app)
+    add_commands(app, metrics)
     return app
 
 

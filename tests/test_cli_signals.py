@@ -14,8 +14,9 @@ from _http import Reply, answering
 from _servers import free_port
 from typer.testing import CliRunner, Result
 
+from taskpilot_obs.cli import signals
 from taskpilot_obs.cli._credentials import PASSWORD_VARIABLE
-from taskpilot_obs.cli.signals import register
+from taskpilot_obs.cli._program import add_commands
 
 HEALTHY = """\
 workflow_runs_total{workflow="handle",status="success"} 99
@@ -70,7 +71,7 @@ def url(page: Page) -> Iterator[str]:
 
 def run(*arguments: str, env: dict[str, str] | None = None) -> Result:
     app = typer.Typer()
-    register(app)
+    add_commands(app, signals)
     return CliRunner().invoke(app, arguments, env={"COLUMNS": "140", "NO_COLOR": "1", **(env or {})})
 
 

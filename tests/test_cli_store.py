@@ -21,7 +21,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner, Result
 
 from taskpilot_obs.cli import aggregate, costs, db, doctor, erase, report, stats, tenants
-from taskpilot_obs.cli._program import Program
+from taskpilot_obs.cli._program import Program, add_commands
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats import write_report
 from taskpilot_obs.store import StoreExporter
@@ -52,7 +52,7 @@ def run(*arguments: str) -> Result:
     """Run a command as the terminal would, in a wide one."""
     app = typer.Typer(cls=Program)
     for module in (aggregate, costs, db, doctor, erase, report, stats, tenants):
-        module.register(app)
+        add_commands(app, module)
     return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 

@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 
 from taskpilot_obs import cli, semconv
 from taskpilot_obs._support.assets import SETTINGS, observability_dir
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.rules.folders import folders
 from taskpilot_obs.rules.settings import load_settings
 
 app = typer.Typer()
 for each in pkgutil.iter_modules(cli.__path__, f"{cli.__name__}."):
     if "._" not in each.name:
-        import_module(each.name).register(app)
+        add_commands(app, import_module(each.name))
 PAGE = Path(__file__).parent.parent / "docs" / "coming-from.md"
 ROW = re.compile(r"^\| (?!you had|old metric|---)(.+?) \| (.+?) \|", re.MULTILINE)
 CODE = re.compile(r"`([^`]+)`")

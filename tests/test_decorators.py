@@ -333,6 +333,28 @@ def test_endings_of_an_async_stream(
     assert [record for record in caplog.records if record.name.startswith("opentelemetry")] == []
 
 
+def test_a_generator_that_is_being_closed(seen: Captured[Invocation]) -> None:
+    """Where an event loop closes the generator within already, a stream that is left is `abandoned`, and no error."""
+
+    async def numbers() -> AsyncGenerator[int]:
+        try:
+            yield 1
+        finally:
+            await asyncio.sleep(0)
+
+    async def close_both() -> None:
+        inner = numbers()
+        outer = observe_agent("stream")(lambda: inner)()
+        await anext(outer)
+        closing = asyncio.create_task(inner.aclose())
+        await asyncio.sleep(0)
+        await outer.aclose()
+        await closing
+
+    asyncio.run(close_both())
+    assert [run.status.value for run in seen] == ["abandoned"]
+
+
 def test_endings_of_a_stream(seen: Captured[Invocation], recorder: Recorder) -> None:
     """A generator that is dropped or closed is abandoned, one whose body raises has failed."""
 

@@ -31,6 +31,7 @@ from taskpilot_obs.audit.query import query, tail
 from taskpilot_obs.audit.verify import verify
 from taskpilot_obs.cli import demo as command
 from taskpilot_obs.cli._demo_view import closing_view
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.demo.choose import choose
 from taskpilot_obs.demo.load import Load
 from taskpilot_obs.demo.script import Fate, Request, current_request, requests
@@ -258,7 +259,7 @@ def test_wrong_usage_exits_2(arguments: list[str], reason: str, monkeypatch: pyt
     for key in ("OPENAI_API_KEY", "ANTHROPIC_API_KEY"):
         monkeypatch.delenv(key, raising=False)
     app = typer.Typer()
-    command.register(app)
+    add_commands(app, command)
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "200"})
     assert result.exit_code == 2
     assert reason in result.stderr

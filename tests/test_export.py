@@ -14,6 +14,7 @@ from _stored import NOON, llm_call, sqlite_url, store_at
 from typer.testing import CliRunner, Result
 
 from taskpilot_obs.cli import export
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.records import Status
 from taskpilot_obs.stats import export_calls, get_cost_breakdown
 from taskpilot_obs.stats.export import FOCUS_COLUMNS
@@ -56,7 +57,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def run(*arguments: str) -> Result:
     app = typer.Typer()
-    export.register(app)
+    add_commands(app, export)
     return CliRunner().invoke(app, arguments)
 
 

@@ -17,6 +17,7 @@ from typer.main import get_command
 
 import taskpilot_obs
 from taskpilot_obs import cli, exceptions, semconv
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.settings import ENV_PREFIX, NOT_FROM_ENVIRONMENT, Settings
 
 ROOT = Path(__file__).parent.parent
@@ -91,7 +92,7 @@ def _commands() -> set[str]:
     app = typer.Typer()
     for module in iter_modules(cli.__path__):
         if not module.name.startswith("_"):
-            import_module(f"taskpilot_obs.cli.{module.name}").register(app)
+            add_commands(app, import_module(f"taskpilot_obs.cli.{module.name}"))
     return set(vars(get_command(app))["commands"])
 
 

@@ -14,11 +14,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taskpilot_obs._support.timestamps import NANOSECONDS
 from taskpilot_obs.exceptions import SourceError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.prometheus.reading import Registry, parse_text
 from taskpilot_obs.exporters.prometheus.scrape import render
-from taskpilot_obs.exporters.window import NANOSECONDS, RollingWindow
+from taskpilot_obs.exporters.window import RollingWindow
 from taskpilot_obs.golden_signals import GoldenSignals, SignalStatus, signals_from_window
 from taskpilot_obs.golden_signals.from_exposition import (
     Exposition,

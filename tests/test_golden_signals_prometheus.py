@@ -18,7 +18,8 @@ from _servers import prometheus_server, require_binary, shipped_rules
 from typer.testing import CliRunner
 
 from taskpilot_obs import golden_signals
-from taskpilot_obs.cli.signals import register
+from taskpilot_obs.cli import signals
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.exceptions import ConfigurationError, RulesNotLoadedError, SourceError
 from taskpilot_obs.exporters.prometheus import PrometheusExporter
 from taskpilot_obs.exporters.prometheus.reading import Registry
@@ -217,7 +218,7 @@ def test_all_figures_rest_on_one_instant() -> None:
 def test_every_job_of_a_server_gets_its_line(server: str) -> None:
     """`signals --all-jobs` prints each job with its figures, and exits with the code of the worst."""
     app = typer.Typer()
-    register(app)
+    add_commands(app, signals)
     arguments = ["--prometheus", server, "--all-jobs", "--window", "1h"]
     result = CliRunner().invoke(app, arguments, env={"COLUMNS": "160", "NO_COLOR": "1"})
     lines = [line for line in result.output.splitlines() if "agents" in line or "other" in line]

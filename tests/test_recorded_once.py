@@ -4,52 +4,44 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
-from _layers import ASKERS, Asker, Asking, Call, Stack, World, make
+from _expected_runs import Case, assert_runs, expected_places, model_of
+from _layers import SDKS, Asker, Asking, Call, Stack, World, make
+from _layers_of_frameworks import ASKERS, KNOWN
 from _provider import serving
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from taskpilot_obs import track_agent
 from taskpilot_obs._recording.open_runs import abandon_open_runs
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Stage
+from taskpilot_obs.records import Invocation, Stage
 from taskpilot_obs.safety import DenyWords, check_with
-from taskpilot_obs.testing import capture_invocations, fresh_recorder
+from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
-OPENAI_MODELS = ("gpt-4o-mini", "gpt-4.1-mini")
-ANTHROPIC_MODELS = ("claude-haiku-4-5", "claude-sonnet-4-6")
+ALONE = os.environ.get("TASKPILOT_OBS_FRAMEWORK", "")
 MOST_TURNS = 100
+pytestmark = [pytest.mark.filterwarnings("ignore")] if ALONE else list[pytest.MarkDecorator]()
+"""The warnings of a framework in an environment of its own are its own."""
 WORDS = {"answered": "hi", "left": "hi", "fails": "FAIL", "cancelled": "HANG"}
 FULL = bool(os.environ.get("TASKPILOT_OBS_FULL"))
 
 
-class Case(NamedTuple):
-    """What is made at once."""
-
-    stacks: tuple[Stack, ...]
-    has_bridge: bool
-    has_agent: bool
-
-
-def calls_of(asker: Asker, *, is_async: bool) -> st.SearchStrategy[Call]:
-    """Calls that a way to ask can make."""
-
-    def of_form(form: str) -> st.SearchStrategy[Call]:
-        outcomes = [
-            "answered",
-            "fails",
-            *(["left"] if form == "streamed" else []),
-            *(["cancelled"] if is_async else []),
-        ]
-        return st.builds(Call, st.just(form), st.sampled_from(outcomes), st.booleans())
-
-    return st.sampled_from(asker.forms).flatmap(of_form)
+@st.composite
+def calls_of(draw: Any, asker: Asker, *, is_async: bool) -> Call:
+    """A call that a way to ask can make."""
+    form = draw(st.sampled_from(asker.forms))
+    impossible = {*(["left"] if form != "streamed" else []), *(["cancelled"] if not is_async else [])}
+    outcome = draw(st.sampled_from([each for each in asker.outcomes if each not in impossible]))
+    has_tool = asker.is_framework and outcome == "answered" and draw(st.booleans())
+    return Call(form, outcome, draw(st.booleans()), has_tool)
 
 
 @st.composite
@@ -62,16 +54,23 @@ def stacks(draw: Any, name: str) -> Stack:
         name,
         is_async,
         draw(st.sampled_from(decorators)),
-        draw(st.booleans()) if asker.has_adapter else False,
-        draw(st.booleans()),
+        draw(st.sampled_from(asker.natives)) if asker.has_adapter else False,
+        draw(st.booleans()) if asker.may_be_wrapped else False,
         tuple(draw(st.lists(calls_of(asker, is_async=is_async), min_size=1, max_size=4))),
     )
 
 
+def names() -> st.SearchStrategy[list[str]]:
+    """One or two ways to ask; in the environment of one framework, that and perhaps another."""
+    if ALONE not in ASKERS:
+        return st.lists(st.sampled_from(sorted(ASKERS)), min_size=1, max_size=2, unique=True)
+    others = sorted(ASKERS.keys() - {ALONE})
+    return st.lists(st.sampled_from(others), max_size=1).map(lambda chosen: [ALONE, *chosen])
+
+
 def cases() -> st.SearchStrategy[Case]:
     """One or two ways to ask at once, beneath an agent or not, with the bridge or without."""
-    names = st.lists(st.sampled_from(sorted(ASKERS)), min_size=1, max_size=2, unique=True)
-    drawn = names.flatmap(lambda chosen: st.tuples(*(stacks(name) for name in chosen)))
+    drawn = names().flatmap(lambda chosen: st.tuples(*(stacks(name) for name in chosen)))
     return st.builds(Case, drawn, st.booleans(), st.booleans())
 
 
@@ -85,11 +84,13 @@ def loop() -> Iterator[asyncio.Runner]:
 @pytest.fixture(scope="module")
 def world(loop: asyncio.Runner) -> Iterator[World]:
     """The provider, and SDKs that are instrumented for the module."""
+    assert ALONE not in KNOWN or ALONE in ASKERS, f"{ALONE} is not installed"
     with serving() as provider, ExitStack() as undo:
         made = World(provider)
-        instrument(made, undo)
-        for asker in ASKERS.values():
-            import_module(asker.module)
+        with warnings.catch_warnings(action="ignore"):  # of frameworks, at their import
+            instrument(made, undo)
+            for asker in ASKERS.values():
+                import_module(asker.module)
         gc.collect()
         gc.freeze()  # each example collects what its calls have left, and not all modules again
         yield made
@@ -97,94 +98,74 @@ def world(loop: asyncio.Runner) -> Iterator[World]:
         loop.run(made.close())
 
 
+def log_without_tracebacks(undo: ExitStack) -> None:
+    """Keep no tracebacks with captured lines, because their frames would keep calls open that were left."""
+    make = logging.getLogRecordFactory()
+
+    def make_without(*args: Any, **options: Any) -> logging.LogRecord:
+        made = make(*args, **options)
+        made.exc_info = None
+        return made
+
+    logging.setLogRecordFactory(make_without)
+    undo.callback(logging.setLogRecordFactory, make)
+
+
 def instrument(world: World, undo: ExitStack) -> None:
     """Turn on what sees all calls of the process, until the stack unwinds."""
+    log_without_tracebacks(undo)
     undo.callback(world.spans.shutdown)
-    genai = pytest.importorskip("opentelemetry.instrumentation.genai.openai", reason="needs OpenAI's instrumentor")
-    instrumentor = genai.OpenAIInstrumentor()
-    instrumentor.instrument(tracer_provider=world.spans)
-    undo.callback(instrumentor.uninstrument)
-    if "agent_framework" in ASKERS:
-        from agent_framework import observability
-
-        tracer = world.spans.get_tracer("agent_framework")  # it takes the global provider only
-        undo.enter_context(pytest.MonkeyPatch.context()).setattr(observability, "get_tracer", lambda *_, **__: tracer)
-    if "openai_agents" in ASKERS:
-        import agents
-        from taskpilot_obs_openai_agents import observe
-
-        observe(replace=True)
-        undo.callback(agents.set_trace_processors, [])
+    instrument_openai(world, undo)
+    environment = undo.enter_context(pytest.MonkeyPatch.context())
+    for asker in ASKERS.values():
+        for name, value in asker.environment.items():
+            environment.setenv(name, value)
+        if asker.instrument is not None:
+            asker.instrument(world, undo)
 
 
-def is_seen(stack: Stack, *, has_bridge: bool) -> bool:
-    """Whether any layer records the calls of a stack."""
-    by_spans = has_bridge and ASKERS[stack.asker].has_spans
-    return stack.decorator is not None or stack.native or stack.wrapped or by_spans
+def instrument_openai(world: World, undo: ExitStack) -> None:
+    """Turn on OpenAI's instrumentor, where OpenAI's SDK is installed."""
+    if "openai" in SDKS:
+        genai = pytest.importorskip("opentelemetry.instrumentation.genai.openai", reason="needs OpenAI's instrumentor")
+        instrumentor = genai.OpenAIInstrumentor()
+        instrumentor.instrument(tracer_provider=world.spans)
+        undo.callback(instrumentor.uninstrument)
 
 
-def states_usage(stack: Stack, call: Call) -> bool:
-    """Whether a layer reads the answer: a decorated function that returns a raw response has nothing to read."""
-    return call.form != "raw" or stack.decorator != "observe_llm"
+@contextmanager
+def observed(case: Case) -> Iterator[None]:
+    """Turn on the adapters that see all calls of their framework."""
+    with ExitStack() as undo:
+        for stack in case.stacks:
+            observe = ASKERS[stack.asker].observe
+            if observe is not None and stack.native:
+                undo.enter_context(observe())
+        yield
 
 
-def allowed(stack: Stack, call: Call) -> set[str]:
-    """The statuses that a record of a call may have."""
-    if call.outcome == "cancelled" and stack.asker == "langchain" and stack.is_async and stack.native:
-        return {"cancelled", "abandoned"}  # LangChain reports no end of it
-    if call.outcome != "left":
-        return {{"answered": "success", "fails": "error", "cancelled": "cancelled"}[call.outcome]}
-    only_spans = stack.decorator is None and not stack.native and not stack.wrapped
-    return {"abandoned", "cancelled", "success"} if only_spans else {"abandoned", "cancelled"}
-
-
-def seen_calls(case: Case) -> list[tuple[Stack, Call]]:
-    """The calls that some layer records."""
-    return [
-        (stack, call) for stack in case.stacks for call in stack.calls if is_seen(stack, has_bridge=case.has_bridge)
-    ]
-
-
-def llm_records(captured: Iterable[Invocation]) -> list[Invocation]:
-    """The records of model calls."""
-    return [run for run in captured if run.operation in LLM_OPERATIONS]
-
-
-async def play(world: World, case: Case, captured: Iterable[Invocation]) -> list[str]:
+async def play(world: World, case: Case, captured: Captured[Invocation]) -> list[str]:
     """Make all calls at once; the class of what each raised."""
     askings = [
         Asking(
             world,
+            ASKERS[stack.asker],
             stack,
             call,
             f"{WORDS[call.outcome]} {place}-{number} {'' if call.has_id else 'NOID'}",
-            (ANTHROPIC_MODELS if ASKERS[stack.asker].sdk == "anthropic" else OPENAI_MODELS)[place],
+            model_of(ASKERS[stack.asker], place),
         )
-        for place, stack in enumerate(case.stacks)
-        for number, call in enumerate(stack.calls)
+        for number, (place, stack, call) in enumerate(case.calls())
     ]
     with track_agent("Outer") if case.has_agent else nullcontext():
         ends = await asyncio.gather(*(make(asking) for asking in askings), return_exceptions=True)
+    expected = expected_places(case).total()
     for turn in range(MOST_TURNS):  # streams that were left end when the loop closes their generators, one in another
         gc.collect()
         await asyncio.sleep(0)
-        if turn > 1 and len(llm_records(captured)) >= len(seen_calls(case)):
+        if turn > 1 and len(captured) >= expected:
             break
     return ["" if end is None else f"{type(end).__name__} {end}" for end in ends]  # tracebacks would keep calls open
-
-
-def assert_recorded_once(case: Case, captured: Iterable[Invocation]) -> None:
-    """As many records as calls, with their statuses and tokens."""
-    made, records = seen_calls(case), llm_records(captured)
-    told = sorted(str((run.status.value, run.request_model, run.usage and run.usage[:2])) for run in records)
-    assert len(records) == len(made), told
-    statuses = [run.status.value for run in records]
-    for options in sorted((allowed(stack, call) for stack, call in made), key=len):
-        found = next((status for status in sorted(options) if status in statuses), None)
-        assert found is not None, told
-        statuses.remove(found)
-    answered = sum(call.outcome == "answered" and states_usage(stack, call) for stack, call in made)
-    assert sum(run.usage is not None and run.usage[:2] == (100, 20) for run in records) >= answered, told
 
 
 def _agents(*calls: Call, wrapped: bool) -> Stack:
@@ -216,6 +197,16 @@ FOUND = (
         (_agents(Call("whole", "fails", True), Call("streamed", "fails", True), wrapped=False),),
         has_bridge=True,
         has_agent=False,
+    ),
+    Case(
+        (Stack("agent_framework", True, None, False, wrapped=True, calls=(Call("streamed", "left", True),)),),
+        has_bridge=True,
+        has_agent=False,
+    ),
+    Case(
+        (Stack("pydantic_ai", True, None, False, wrapped=False, calls=(Call("streamed", "fails", True),)),),
+        has_bridge=True,
+        has_agent=True,
     ),
 )
 """Cases that once failed."""
@@ -258,19 +249,22 @@ async def cancel_others() -> None:
 )
 @given(case=cases())
 def test_a_call_is_recorded_once(world: World, loop: asyncio.Runner, case: Case) -> None:
-    """Decorator, adapter, wrapped client and bridge in any combination: one record a call, and nothing is kept."""
+    """Decorator, adapter, wrapped client and bridge in any combination: one record a call and run, and nothing is kept.
+
+    Each stands beneath its parent and in its request, with its tokens and cost, and ends as it was made to end.
+    """
     with (
         fresh_recorder(),
         world.bridged(on=case.has_bridge) as bridge,
         capture_invocations() as captured,
         nothing_left(world, loop),
+        observed(case),
     ):
         world.wrap_clients()
         ends = loop.run(play(world, case, captured))
-        calls = [call for stack in case.stacks for call in stack.calls]
-        raised = {"fails", "cancelled"}
-        assert [bool(end) for end in ends] == [call.outcome in raised for call in calls], ends
-        assert_recorded_once(case, captured)
+        raised = [call.outcome in ("fails", "cancelled") for _, _, call in case.calls()]
+        assert [bool(end) for end in ends] == raised, ends
+        assert_runs(case, captured)
         if bridge is not None:
             assert (bridge.live, bridge.native.held) == (0, 0)
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from typing import Any
 
-import httpx
-from google.genai import Client, types
+from google.genai import Client, __version__, types
 from taskpilot_obs_google_genai import wrap
 
 from taskpilot_obs import observe_agent
@@ -18,12 +19,15 @@ ANSWER = {
 }
 
 
-def provider(_: httpx.Request) -> httpx.Response:
+http: Any = importlib.import_module("httpx" if __version__.startswith("2.") else "httpx2")  # that of the SDK
+
+
+def provider(_: Any) -> Any:
     """The model, without its provider."""
-    return httpx.Response(200, content=json.dumps(ANSWER), headers={"content-type": "application/json"})
+    return http.Response(200, content=json.dumps(ANSWER), headers={"content-type": "application/json"})
 
 
-options = types.HttpOptions(httpx_client=httpx.Client(transport=httpx.MockTransport(provider)))
+options = types.HttpOptions(httpx_client=http.Client(transport=http.MockTransport(provider)))
 client = wrap(Client(api_key="none", http_options=options))
 
 

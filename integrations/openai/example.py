@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+from typing import Any
 
-import httpx2 as http
+import openai
 from openai import DefaultHttpxClient, OpenAI
 from taskpilot_obs_openai import wrap
 
@@ -21,7 +23,10 @@ ANSWER = {
 }
 
 
-def provider(_: http.Request) -> http.Response:
+http: Any = importlib.import_module("httpx" if openai.__version__.startswith("2.") else "httpx2")  # that of the SDK
+
+
+def provider(_: Any) -> Any:
     """The model, without its provider."""
     return http.Response(200, content=json.dumps(ANSWER), headers={"content-type": "application/json"})
 

@@ -67,7 +67,8 @@ SCOPE: Final = """**What the score is of.** {tried} The interval says where the 
 at 95 % (Wilson). A change that does what the code did before (*equivalent*) is left out of the score; every other
 survivor counts against it, whatever its reason. Code outside functions, default values of closures, and the rest of the
 library are not changed. Tests were written for survivors of the sample, and then its score leans high. The score of the
-column *unseen* does not: it is that of {seen} at their first try, before a test was written for any of them."""
+column *unseen* does not: it is that of changes outside the usual sample at their first try, before a test was written
+for any of them. {seen}"""
 BELIEVED: Final = """**What is believed.** A failure counts only if the same tests, in the same order, pass at once
 without the change: one that fails without it too is left out for the rest of the run."""
 HOW: Final = {
@@ -241,7 +242,8 @@ def _scope(areas: Mapping[str, Any]) -> str:
             f"every other (seed {SEED}). `SAMPLE=all` tries all of them."
         )
     unseen = sum(each["tried"] for each in _unseen(areas))
-    return _wrapped(SCOPE.format(tried=told, seen=f"{unseen:,} changes outside the usual sample"))
+    seen = f"{unseen:,} of them were tried." if unseen else "None of them was tried with this code."
+    return _wrapped(SCOPE.format(tried=told, seen=seen))
 
 
 def _how(areas: Mapping[str, Any]) -> str:

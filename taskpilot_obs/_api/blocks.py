@@ -190,5 +190,5 @@ def track_llm(
     stated = NO_STATEMENT
     if input_tokens is not None or max_output_tokens is not None:
         stated = {"input_tokens": input_tokens, "max_output_tokens": max_output_tokens}
-    given = StatedIdentity(**identity)
+    given = StatedIdentity(**identity) if identity else NOT_STATED
     return Tracked(BlockCall, callsite, stated, NOT_STATED if given == NOT_STATED else given)

@@ -166,7 +166,11 @@ def count_attempt() -> None:
 
 def _begin(recorder: Recorder, request: ModelRequest) -> LlmInvocation | None:
     """Begin the call, current until its end; None where it is recorded already, or nothing is."""
-    if not recorder.enabled or open_llm_call() is not None:
+    if not recorder.enabled:
+        return None
+    known = open_llm_call()
+    if known is not None:
+        known.record_request(model=request.model, provider=request.provider)  # a call that fails states no model
         return None
     above = current_run()
     expect_calls(recorder)

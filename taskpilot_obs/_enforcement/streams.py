@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs._enforcement.enforcer import Streamed, note_bypass, note_withheld
+from taskpilot_obs._recording.generators import close_async
 from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs.records import Stage
 
@@ -122,55 +123,28 @@ class WatchedStream(Generator[Any, Any, Any]):
 
 
 class WatchedAsyncStream(AsyncGenerator[Any, Any]):
-    """An asynchronous generator with its checks: those of the input at its first step.
+    """An asynchronous generator whose items are checked once nothing follows them.
 
     Args:
         start: makes the generator.
-        enforcer: the checks.
-        run: the run that the items are of; the current one when left out.
-        call: the arguments to ask about first; None where they have been.
-        buffer: whether the stream is held back until its end.
+        enforcer: its checks.
+        run: the run that the items are of; None where the first step tells.
     """
 
     def __init__(
-        self,
-        start: Callable[[], AsyncGenerator[Any, Any]],
-        enforcer: Enforcer,
-        run: ActiveInvocation | None = None,
-        call: tuple[tuple[Any, ...], dict[str, Any]] | None = None,
-        *,
-        buffer: bool = False,
+        self, start: Callable[[], AsyncGenerator[Any, Any]], enforcer: Enforcer, run: ActiveInvocation | None
     ) -> None:
         self._start = start
         self._enforcer = enforcer
         self._run = run
-        self._call = call
-        self._buffer = buffer
         self._inner: AsyncGenerator[Any, Any] | None = None
         self._items = Streamed()
         self._released: Iterator[Any] | None = None
         self._asked = False
 
     async def _begin(self) -> AsyncGenerator[Any, Any]:
-        run: Any = self._run or current_running.get()  # the decorator has set it
-        self._run = run
-        if self._call is not None:
-            await self._enforcer.ask_in_async(run, *self._call)
-        inner = self._inner = self._start()
-        if self._buffer and self._enforcer.at(Stage.OUTPUT):
-            await self._hold_back(inner, run)
-        return inner
-
-    async def _hold_back(self, inner: AsyncGenerator[Any, Any], run: ActiveInvocation) -> None:
-        self._asked = True
-        try:
-            async for item in inner:
-                self._items.append(item)
-        except BaseException:
-            note_withheld(run, self._items)
-            raise
-        await self._enforcer.ask_out_async(run, self._items)
-        self._released = iter(self._items)
+        self._inner = self._start()
+        return self._inner
 
     async def _step(self, advance: str, *args: Any) -> Any:
         inner = self._inner or await self._begin()
@@ -199,7 +173,7 @@ class WatchedAsyncStream(AsyncGenerator[Any, Any]):
         if self._inner is None:
             return
         try:
-            await self._inner.aclose()
+            await close_async(self._inner)
         finally:
             await self.leave()
 
@@ -218,6 +192,49 @@ class WatchedAsyncStream(AsyncGenerator[Any, Any]):
         except BaseException:
             self._run.finish_stream(None)  # it was read whole, whatever ends its checks
             raise
+
+
+class CheckedAsyncCall(WatchedAsyncStream):
+    """The asynchronous generator of an observed function: its input is checked at the first step.
+
+    Args:
+        function: makes the generator.
+        call: the arguments, which are asked about first.
+        enforcer: the checks.
+        buffer: whether the stream is held back until its end.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., AsyncGenerator[Any, Any]],
+        call: tuple[tuple[Any, ...], dict[str, Any]],
+        enforcer: Enforcer,
+        *,
+        buffer: bool,
+    ) -> None:
+        super().__init__(lambda: function(*call[0], **call[1]), enforcer, None)
+        self._call = call
+        self._buffer = buffer
+
+    async def _begin(self) -> AsyncGenerator[Any, Any]:
+        run: Any = current_running.get()  # the decorator has set it
+        self._run = run
+        await self._enforcer.ask_in_async(run, *self._call)
+        inner = await super()._begin()
+        if self._buffer and self._enforcer.at(Stage.OUTPUT):
+            await self._hold_back(inner, run)
+        return inner
+
+    async def _hold_back(self, inner: AsyncGenerator[Any, Any], run: ActiveInvocation) -> None:
+        self._asked = True
+        try:
+            async for item in inner:
+                self._items.append(item)
+        except BaseException:
+            note_withheld(run, self._items)
+            raise
+        await self._enforcer.ask_out_async(run, self._items)
+        self._released = iter(self._items)
 
 
 def _note_collection(phase: str, _found: dict[str, int]) -> None:

@@ -8,7 +8,7 @@ from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypedDict, TypeVar
 
 from taskpilot_obs._enforcement.enforcer import Streamed, note_withheld
-from taskpilot_obs._enforcement.streams import WatchedAsyncStream, WatchedStream
+from taskpilot_obs._enforcement.streams import CheckedAsyncCall, WatchedAsyncStream, WatchedStream
 from taskpilot_obs._recording.generators import wrap_async_generator
 from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs.records import Stage
@@ -89,9 +89,7 @@ def with_checks(
     if inspect.iscoroutinefunction(kind):
         return _coroutine(function, enforcer)
     if inspect.isasyncgenfunction(kind):
-        return lambda *args, **kwargs: WatchedAsyncStream(
-            lambda: function(*args, **kwargs), enforcer, call=(args, kwargs), buffer=buffer
-        )
+        return lambda *args, **kwargs: CheckedAsyncCall(function, (args, kwargs), enforcer, buffer=buffer)
     if inspect.isgeneratorfunction(kind):
         return _generator(function, enforcer, buffer=buffer)
     return _plain(function, enforcer)

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar, Unpack
 
 from taskpilot_obs._recording.attributes import plain_text
-from taskpilot_obs._recording.context import IdentityOptions, StatedIdentity
+from taskpilot_obs._recording.context import NOT_STATED, IdentityOptions, StatedIdentity
 from taskpilot_obs._recording.invocation import BEGUN, LOST, ActiveInvocation
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._recording.statuses import error_type, status_of_name
@@ -63,8 +63,8 @@ def facts_of(
     **identity: Unpack[IdentityOptions],
 ) -> Facts:
     """What a caller states about a run that is over; the arguments are fields of `Facts` and `EndedOptions`."""
-    failure = (error, error_type, error_message)
-    return Facts(status, duration_seconds, ended_at, *failure, (workflow, agent), StatedIdentity(**identity))
+    whom = StatedIdentity(**identity) if identity else NOT_STATED
+    return Facts(status, duration_seconds, ended_at, error, error_type, error_message, (workflow, agent), whom)
 
 
 class StatedAnswer(NamedTuple):

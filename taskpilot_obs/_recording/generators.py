@@ -94,7 +94,7 @@ def wrap_async_generator(  # noqa: C901  the protocol of PEP 525, whole
                 try:
                     sent = yield value
                 except GeneratorExit:
-                    await _step_async(run, inner.aclose)
+                    await _step_async(run, close_async, inner)
                     raise
                 except BaseException as error:  # noqa: BLE001  whatever was thrown in belongs to the inner generator
                     thrown = error
@@ -113,6 +113,15 @@ def wrap_async_generator(  # noqa: C901  the protocol of PEP 525, whole
             raise
 
     return observed
+
+
+async def close_async(inner: AsyncGenerator[Any, Any]) -> None:
+    """Close a generator that is left, unless it is being closed.
+
+    An event loop closes generators that are collected, each in a task: one within another would be closed twice.
+    """
+    if not getattr(inner, "ag_running", False):
+        await inner.aclose()
 
 
 async def _step_async(run: ActiveInvocation | None, advance: Callable[..., Any], *args: Any) -> Any:

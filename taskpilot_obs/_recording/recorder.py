@@ -75,6 +75,16 @@ class LlmOptions(TypedDict, total=False):
     attributes: Mapping[str, object] | None
 
 
+class DecisionOptions(TypedDict, total=False):
+    """The details that any decision may have."""
+
+    reason: str | None
+    severity: Severity | str
+    tool: str | None
+    duration_seconds: float | None
+    attributes: Mapping[str, object] | None
+
+
 class Recorder:
     """Records runs and events into one pipeline.
 
@@ -377,61 +387,41 @@ class Recorder:
         self,
         policy: str,
         *,
-        reason: str | None = None,
-        severity: Severity | str = Severity.MEDIUM,
         blocked: bool = False,
-        tool: str | None = None,
-        attributes: Mapping[str, object] | None = None,
+        **details: Unpack[DecisionOptions],
     ) -> None:
         """Record one violation found by a check of the application.
 
         Args:
             policy: its name; a metric label, so of a bounded set.
-            reason: for the audit log.
-            severity: low, medium, high or critical.
             blocked: whether the work was refused.
-            tool: the tool whose call violated it.
-            attributes: for the audit log.
+            details: `reason`, `severity`, `tool`, `duration_seconds` and `attributes`, as for `record_decision`.
 
         Raises:
             ValueError: the severity is unknown.
         """
         result = CheckResult.BLOCKED if blocked else CheckResult.WOULD_BLOCK
-        self.record_decision(
-            policy, Verdict.DENY, result=result, reason=reason, severity=severity, tool=tool, attributes=attributes
-        )
+        self.record_decision(policy, Verdict.DENY, result=result, **details)
 
     def record_guardrail_block(
         self,
         guardrail: str,
         *,
         stage: Stage | str = Stage.INPUT,
-        reason: str | None = None,
-        duration_seconds: float | None = None,
-        attributes: Mapping[str, object] | None = None,
+        **details: Unpack[DecisionOptions],
     ) -> None:
         """Record that a guardrail of the application blocked an input or an output.
 
         Args:
             guardrail: its name; a metric label, so of a bounded set.
             stage: input or output.
-            reason: for the audit log.
-            duration_seconds: how long the check took.
-            attributes: for the audit log.
+            details: as for `record_policy_violation`.
 
         Raises:
-            ValueError: the stage is unknown.
+            ValueError: the stage or the severity is unknown.
         """
-        self.record_decision(
-            guardrail,
-            Verdict.DENY,
-            kind=DecisionKind.GUARDRAIL,
-            result=CheckResult.BLOCKED,
-            stage=stage,
-            reason=reason,
-            duration_seconds=duration_seconds,
-            attributes=attributes,
-        )
+        kind, result = DecisionKind.GUARDRAIL, CheckResult.BLOCKED
+        self.record_decision(guardrail, Verdict.DENY, kind=kind, result=result, stage=stage, **details)
 
     def record_decision(  # noqa: PLR0913  what an auditor asks about a decision
         self,
@@ -456,7 +446,7 @@ class Recorder:
             result: the result; by default `passed` for allow and `would_block` otherwise.
             stage: input or output.
             reason: for the audit log.
-            severity: of a violation.
+            severity: of a violation: low, medium, high or critical.
             tool: the tool whose call was judged.
             duration_seconds: how long the check took.
             attributes: for the audit log.

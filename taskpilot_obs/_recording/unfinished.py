@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Generator
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.generators import close_async, drive, wrap_async_generator
 from taskpilot_obs.records import SUCCESS
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ async def _steps_async(body: Any) -> AsyncGenerator[Any, None]:
             yield item
     finally:
         if hasattr(body, "aclose"):
-            await body.aclose()
+            await close_async(body)
 
 
 async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:

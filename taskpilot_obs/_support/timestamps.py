@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from taskpilot_obs.exceptions import ConfigurationError
 
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+NANOSECONDS: Final = 1_000_000_000
+"""In a second."""
 _MICROS = 1_000_000
 _THOUSANDS = tuple(f"{number:03}" for number in range(1_000))
 _second: tuple[int, str] = (-_MICROS, "")
@@ -33,7 +36,7 @@ def _turn(unix_ns: int) -> tuple[int, str]:
     global _second  # noqa: PLW0603  the last second, which most lines share
     if type(unix_ns) is not int:
         raise TypeError(f"a time: expected whole nanoseconds, got {type(unix_ns).__name__}")
-    second, rest = divmod(unix_ns, 1_000_000_000)
+    second, rest = divmod(unix_ns, NANOSECONDS)
     text = time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(second))
     _second = (second * _MICROS, text)
     return rest // 1_000, text

@@ -6,7 +6,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final
 
 from taskpilot_obs._telemetry.money import Money, from_decimal
-from taskpilot_obs.records import BAD, GOOD, Invocation, Pricing, Status
+from taskpilot_obs.records import BAD, GOOD, Invocation, Pricing, Source, Status
 from taskpilot_obs.semconv import NONE
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ SUCCESS: Final[dict[Status, bool | None]] = {
 }
 """How a status counts in the success rate; None where it does not."""
 
+NO_SOURCE: Final = Source()
 PRICING: Final = {Pricing.FREE: 0, Pricing.PRICED: 1, Pricing.PARTIAL: 2, Pricing.UNPRICED: 3}
 """What a row says about its cost; NULL in rows of older versions."""
 

@@ -21,12 +21,13 @@ from typing import Any, Final, NamedTuple
 
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import run_to_completion
-from taskpilot_obs._support.timestamps import EPOCH
+from taskpilot_obs._support.timestamps import EPOCH, MICROSECOND
 from taskpilot_obs._telemetry.answers import WHOLE, Answers, Bins, By, HeldWindow, Key
 from taskpilot_obs._telemetry.counts import Counts
 from taskpilot_obs._telemetry.filters import Filters
 from taskpilot_obs._telemetry.sketch import bin_of
 from taskpilot_obs._telemetry.values import (
+    NO_SOURCE,
     PRICING,
     SUCCESS,
     ended_us,
@@ -36,13 +37,10 @@ from taskpilot_obs._telemetry.values import (
     texts,
     token_count,
 )
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record, Source, Usage
+from taskpilot_obs.records import LLM_OPERATIONS, NO_USAGE, Invocation, Pricing, Record, Source
 
 MAX_CALLS: Final = 10_000
 MAX_AGE: Final = timedelta(hours=24)
-_MICROSECOND: Final = timedelta(microseconds=1)
-_NO_USAGE: Final = Usage()
-_NO_SOURCE: Final = Source()
 _FREE: Final = PRICING[Pricing.FREE]
 _PARTIAL: Final = PRICING[Pricing.PARTIAL]
 _SUMMED: Final = (
@@ -86,7 +84,7 @@ _unpacked: Final = partial(tuple.__new__, HeldCall)
 
 def held_call(call: Invocation) -> HeldCall:
     """What is held of a finished LLM call."""
-    usage = call.usage or _NO_USAGE
+    usage = call.usage or NO_USAGE
     cost_nano, cost_rest = money_of(None if call.cached else call.cost)
     failure, *names = texts(
         call.error_category or call.error_type or call.status.value,
@@ -157,7 +155,7 @@ class CallWindow:
         clock: Callable[[], int],
         max_calls: int = MAX_CALLS,
         max_age: timedelta = MAX_AGE,
-        source: Source = _NO_SOURCE,
+        source: Source = NO_SOURCE,
         before: CallWindow | None = None,
     ) -> None:
         self._clock = clock
@@ -199,15 +197,15 @@ class CallWindow:
 
     def _forget(self) -> None:
         """Forget what is too many or too old, in the order in which calls came."""
-        calls, oldest_us = self._calls, self._now_us() - self._max_age // _MICROSECOND
+        calls, oldest_us = self._calls, self._now_us() - self._max_age // MICROSECOND
         while calls and (len(calls) > self._max_calls or _ended_us(calls[0]) < oldest_us):
             self._since_us = max(self._since_us, _ended_us(calls.popleft()) + 1)
 
     def read(self) -> HeldCalls:
         """What is held now. Callable from any thread."""
-        since_us = max(self._since_us, self._now_us() - self._max_age // _MICROSECOND)
+        since_us = max(self._since_us, self._now_us() - self._max_age // MICROSECOND)
         calls = list(map(_unpacked, map(marshal.loads, self._calls.copy())))
-        held = HeldWindow(EPOCH + since_us * _MICROSECOND, len(calls), self._max_calls, self._max_age)
+        held = HeldWindow(EPOCH + since_us * MICROSECOND, len(calls), self._max_calls, self._max_age)
         return HeldCalls(calls, held, self._source)
 
 
@@ -223,7 +221,7 @@ class HeldCalls:
         """Answers about the calls that ended in [start, end) and pass the filters."""
         asked = dict(filters)
         is_here = all(asked.pop(name, own) == own for name, own in self._source.items())
-        first, last = (start - EPOCH) // _MICROSECOND, (end - EPOCH) // _MICROSECOND
+        first, last = (start - EPOCH) // MICROSECOND, (end - EPOCH) // MICROSECOND
         found = [call for call in self._calls if first <= call[0] < last] if is_here else []
         for name, value in asked.items():
             position = _POSITIONS[name]
@@ -277,7 +275,7 @@ class HeldAnswers:
 
 def _grouped(calls: Iterable[HeldCall], by: By) -> dict[Key, list[HeldCall]]:
     columns = [_POSITIONS[name] for name in by.dimensions]
-    step_us = None if by.step is None else by.step // _MICROSECOND
+    step_us = None if by.step is None else by.step // MICROSECOND
     raw: defaultdict[Any, list[HeldCall]] = defaultdict(list)
     key_of = itemgetter(*columns) if columns else lambda _names: ()
     for call in calls:

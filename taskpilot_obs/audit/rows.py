@@ -13,6 +13,7 @@ from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from taskpilot_obs._support.timestamps import NANOSECONDS
 from taskpilot_obs.audit.encoding import MAX_STRING, MORE, Fields, IdsText, Key, RecordLayout, Row, Value
 from taskpilot_obs.records import (
     BAD,
@@ -80,7 +81,6 @@ def _number(text: str) -> int | float | Decimal:
 
 _SHORT = 18
 _MAX_SECONDS = 1e9
-_NS = 1_000_000_000
 
 
 def milliseconds(seconds: float | None) -> float | None:
@@ -197,7 +197,7 @@ def _end_row(record: Invocation) -> Row:
     values = (*_END_SIZES(record), milliseconds(duration_s), more)
     if record.operation in LLM_OPERATIONS:
         values += _llm_values(record)
-    return _END_KEY(record), record.start_unix_ns + int(duration_s * _NS), _END_IDS(record), values
+    return _END_KEY(record), record.start_unix_ns + int(duration_s * NANOSECONDS), _END_IDS(record), values
 
 
 def _llm_values(record: Invocation) -> tuple[Value, ...]:

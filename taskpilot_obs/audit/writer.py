@@ -91,9 +91,9 @@ class AuditWriter:
         log: Log,
         options: AuditOptions,
         *,
-        service: str = "",
-        counters: InternalCounters | None = None,
-        on_anchor: Callable[[manifest.Anchor], object] | None = None,
+        service: str,
+        counters: InternalCounters | None,
+        on_anchor: Callable[[manifest.Anchor], object] | None,
     ) -> None:
         self._log = log
         self._options = options

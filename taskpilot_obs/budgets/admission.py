@@ -21,7 +21,7 @@ from taskpilot_obs.exceptions import (
     RefusedError,
     StoreError,
 )
-from taskpilot_obs.records import Origin, Source, Usage
+from taskpilot_obs.records import NO_USAGE, Origin, Source, Usage
 
 if TYPE_CHECKING:
     from taskpilot_obs._recording.llm_invocation import LlmInvocation
@@ -287,7 +287,7 @@ class AdmissionController:
             line: the part of it that one budget holds.
             stated: what the provider had stated so far: Anthropic states the input before the first token.
         """
-        usage = Usage() if stated is None else stated
+        usage = NO_USAGE if stated is None else stated
         if usage.input_tokens is None:
             usage = Usage(admitted.request.estimate.input_tokens, usage.output_tokens)
         usage = usage._replace(output_tokens=max(usage.output_tokens or 0, admitted.streamed.tokens))

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, NamedTuple, TypeVar
@@ -16,6 +16,7 @@ from pydantic import ConfigDict, PlainValidator, ValidationError
 from pydantic.dataclasses import dataclass
 
 from taskpilot_obs._support.calendar import calendar_period, zone_of
+from taskpilot_obs._support.timestamps import EPOCH, MICROSECOND
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.providers.names import canonical, canonical_model
 from taskpilot_obs.records import Origin, Source
@@ -41,7 +42,6 @@ _LONGEST_KEY: Final = 1_500
 """Bytes: beside the longest name it fits into an index of PostgreSQL, which takes 2,700."""
 _LEAST_SHARE: Final = 0.001
 _LARGEST_SHARE: Final = 10
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _RATES: Final = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1)}
 _ESCAPED: Final = re.compile(r"\\([*?\\])")
 _WILDCARD: Final = re.compile(r"(?<!\\)(?:\\\\)*[*?]")
@@ -262,10 +262,10 @@ class Budget:
     def window(self, at: datetime) -> Window:
         """The period that holds a moment."""
         if self.period == "total":
-            return Window(_EPOCH, None)
+            return Window(EPOCH, None)
         if self.period == "minute" or self.period == "hour":  # noqa: PLR1714  mypy narrows each comparison
             length = _RATES[self.period]
-            start = at - (at - _EPOCH) % length
+            start = at - (at - EPOCH) % length
             return Window(start, start + length)
         return Window(*calendar_period(self.period, at, self.timezone))
 
@@ -378,10 +378,10 @@ class Windows:
         known = self._windows.get(budget.name)
         if known is not None and known[0] <= unix_ns < known[1]:
             return known[2]
-        window = budget.window(_EPOCH + timedelta(microseconds=unix_ns // 1_000))
+        window = budget.window(EPOCH + timedelta(microseconds=unix_ns // 1_000))
         self._windows[budget.name] = (_ns(window.start), _ns(window.end), window)
         return window
 
 
 def _ns(moment: datetime | None) -> int:
-    return 1 << 63 if moment is None else (moment - _EPOCH) // timedelta(microseconds=1) * 1_000
+    return 1 << 63 if moment is None else (moment - EPOCH) // MICROSECOND * 1_000

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import repeat, starmap
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from taskpilot_obs import semconv
 from taskpilot_obs._support.fork import renew_in_child
@@ -64,19 +64,13 @@ class _SettlementBatch:
         """Reservations that end with these charges."""
 
 
-class ReservationEnd:
-    """The end of a reservation that no record ends, behind the records of its calls in the pipeline's queue.
+class ReservationEnd(NamedTuple):
+    """The end of a reservation that no record ends, behind the records of its calls in the pipeline's queue."""
 
-    Args:
-        settler: where the reservation is settled.
-        reservation_id: names it.
-        billed: whether what was reserved counts as spent where no call was recorded.
-    """
-
-    def __init__(self, settler: Settler, reservation_id: str, *, billed: bool) -> None:
-        self._settler = settler
-        self._id = reservation_id
-        self._billed = billed
+    settler: Settler
+    reservation_id: str
+    billed: bool
+    """Whether what was reserved counts as spent where no call was recorded."""
 
     def droppable(self) -> bool:
         """Never: what was reserved would stay reserved."""
@@ -84,7 +78,7 @@ class ReservationEnd:
 
     def freeze(self, records: list[Record]) -> None:
         """End it, behind the calls whose records the drainer holds."""
-        self._settler.end_block(self._id, records, billed=self._billed)
+        self.settler.end_block(self.reservation_id, records, billed=self.billed)
 
 
 class Settler:

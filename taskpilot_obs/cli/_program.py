@@ -10,12 +10,14 @@ from collections.abc import Iterable, Iterator
 from importlib import import_module
 from io import TextIOWrapper
 from pkgutil import iter_modules
+from types import ModuleType
 from typing import Annotated, Any, Final, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from taskpilot_obs._support.visible import printable
+from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._text import ASCII_SIGNS, printable_lines
 
 CANNOT_WRITE = 1
@@ -111,8 +113,18 @@ def built(folder: Iterable[str], package: str, asked: str = "") -> typer.Typer:
     names = sorted(module.name for module in iter_modules(folder) if not module.name.startswith("_"))
     wanted = asked.replace("-", "_")
     for name in [wanted] if wanted in names else names:
-        import_module(f"{package}.{name}").register(program)
+        add_commands(program, import_module(f"{package}.{name}"))
     return program
+
+
+def add_commands(program: typer.Typer, module: ModuleType) -> None:
+    """Add what a module's `register` adds, or else the function that is named as the module, as one command."""
+    register = getattr(module, "register", None)
+    if register is not None:
+        register(program)
+        return
+    name = module.__name__.rpartition(".")[2]
+    program.command(name=name.replace("_", "-"))(grouped(getattr(module, name)))
 
 
 def _is_text(argument: str) -> bool:

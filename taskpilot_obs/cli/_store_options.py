@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, cast
 
 import typer
@@ -28,6 +29,10 @@ StoreUrl = Annotated[
         envvar=STORE_VARIABLE,
         help="URL of the store: sqlite:///FILE or postgresql+psycopg://USER@HOST/DATABASE.",
     ),
+]
+TokensFile = Annotated[
+    Path | None,
+    typer.Option("--tokens", envvar="TASKPILOT_OBS_TOKENS", help="File made by `taskpilot-obs token create`."),
 ]
 Period = Annotated[str, typer.Option("--period", help="How far back to look: 1h, 24h, 30d; or today, 2026-11.")]
 From = Annotated[str | None, typer.Option("--from", help="Begin there, instead of --period: 2026-11-01.")]

@@ -8,7 +8,6 @@ from typing import Annotated, Final
 
 import typer
 
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import print_json, say, working
 from taskpilot_obs.cli._store_options import AsJson, StoreUrl, explained
 from taskpilot_obs.exceptions import ConfigurationError
@@ -47,11 +46,6 @@ class Ages:
 
 
 FOREVER: Final = Ages()
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="aggregate")(grouped(aggregate))
 
 
 def aggregate(

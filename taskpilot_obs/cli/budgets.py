@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskpilot_obs._support.figures import count, percent, usd
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import print_csv, print_json, show
 from taskpilot_obs.cli._store_options import TABLE, OutputFormat, StoreUrl, explained
 from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column, whole_column
@@ -19,11 +18,6 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from taskpilot_obs.budgets import BudgetStatus
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="budgets")(grouped(budgets))
 
 
 def budgets(

@@ -8,7 +8,6 @@ import typer
 
 from taskpilot_obs._support.figures import count, ms, usd
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import show
 from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column, whole_column
 
@@ -28,11 +27,6 @@ _FIGURES = (
     *("created_at", "request_id", "provider", "model_name", "status", "error_type", "agent", "workflow"),
     *("organization_id", "user_id", "input_tokens", "output_tokens", "cost", "cost_source", "latency_ms"),
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="calls")(grouped(calls))
 
 
 def calls(

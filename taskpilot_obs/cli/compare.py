@@ -28,11 +28,6 @@ BROKEN = 3
 _SECONDARY = ("cost", "p95", "correctness")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="compare")(compare)
-
-
 def compare(  # noqa: PLR0913  a command line has as many options as it has
     *,
     by: Annotated[str, typer.Option(help="model, provider, prompt_name, agent, variant or period.")] = "model",

@@ -12,17 +12,11 @@ from rich.live import Live
 
 from taskpilot_obs._support.figures import count, known_cost, percent, share, usd
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import console, say, show
 from taskpilot_obs.cli._tables import Column, FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CostBreakdown, CostRate, CostShare, CostSummary
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="costs")(grouped(costs))
 
 
 def costs(

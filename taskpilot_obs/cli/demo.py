@@ -32,11 +32,6 @@ _LIVE_PER_SECOND: Final = 0.25
 """How often the real provider is asked, which costs money."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="demo")(demo)
-
-
 def demo(
     *,
     seconds: Annotated[float, typer.Option(min=0.1, help="For how long requests arrive.")] = 18.0,

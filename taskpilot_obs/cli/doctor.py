@@ -10,18 +10,12 @@ from rich.text import Text
 
 from taskpilot_obs._support.visible import printable
 from taskpilot_obs.cli._credentials import ANONYMOUS, Credentials
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import console, print_json
 from taskpilot_obs.cli._store_options import explained
 from taskpilot_obs.doctor import Finding, Level, diagnose
 from taskpilot_obs.exceptions import ConfigurationError
 
 _STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.PROBLEM: "bold red"}
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="doctor")(grouped(doctor))
 
 
 def doctor(

@@ -14,11 +14,6 @@ from taskpilot_obs.cli._store_options import AsJson, StoreUrl, explained
 LEFT = 1
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="erase")(erase)
-
-
 def erase(
     *,
     user: Annotated[str | None, typer.Option(help="Erase what carries this user_id.")] = None,

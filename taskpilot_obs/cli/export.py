@@ -8,13 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, working
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="export")(grouped(export))
 
 
 def export(

@@ -7,24 +7,16 @@ from typing import Annotated
 
 import typer
 
-from taskpilot_obs.cli._store_options import StoreUrl, explained
+from taskpilot_obs.cli._store_options import StoreUrl, TokensFile, explained
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
 
 TOKEN_VARIABLE = "TASKPILOT_OBS_TOKEN"  # noqa: S105  the name of a variable
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="mcp")(mcp)
-
-
 def mcp(
     *,
     store: StoreUrl = None,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(envvar="TASKPILOT_OBS_TOKENS", help="File made by `taskpilot-obs token create`."),
-    ] = None,
+    tokens: TokensFile = None,
     token: Annotated[
         str | None, typer.Option(envvar=TOKEN_VARIABLE, help="Whose answers to give; needs --tokens.")
     ] = None,

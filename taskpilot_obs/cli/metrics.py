@@ -23,11 +23,6 @@ tokens. A family holds at most {MAX_CHILDREN:,} combinations of label values; na
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="metrics")(metrics)
-
-
 def metrics(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, as in docs/metrics.md.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,

@@ -13,7 +13,6 @@ from typing import Annotated, Any, Final, Never
 import typer
 from typer.models import OptionInfo
 
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import complain, print_json, say
 from taskpilot_obs.exceptions import TaskpilotError
 from taskpilot_obs.pricing import Explanation, PriceTable, Rate
@@ -54,11 +53,6 @@ class TokenCounts:
 
 
 NO_TOKENS: Final = TokenCounts()
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="price")(grouped(price))
 
 
 def price(

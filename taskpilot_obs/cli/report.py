@@ -7,16 +7,10 @@ from typing import Annotated
 
 import typer
 
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, working
 from taskpilot_obs.cli._store_options import Span, explained
 
 _OF_A_WEEK = Span(period="7d")
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="report")(grouped(report))
 
 
 def report(

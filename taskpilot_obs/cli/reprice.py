@@ -10,17 +10,11 @@ import typer
 
 from taskpilot_obs._support.figures import count, usd
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import say, show
 from taskpilot_obs.cli._tables import FittedTable, figure_columns, name_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.compare.repricing import Repriced, RepricedGroup
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="reprice")(grouped(reprice))
 
 
 def reprice(  # noqa: PLR0913  a command line has as many options as it has

@@ -24,11 +24,6 @@ _COLUMNS = (
 )
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="runs")(runs)
-
-
 def runs(request_id: RequestId, *, store: StoreUrl = None, tenant: Tenant = None, as_json: AsJson = False) -> None:
     """Print the runs and LLM calls of one request as a tree. Exits 1 where the store holds nothing of it."""
     with explained():

@@ -7,15 +7,10 @@ from typing import Annotated
 
 import typer
 
-from taskpilot_obs.cli._store_options import StoreUrl, explained
+from taskpilot_obs.cli._store_options import StoreUrl, TokensFile, explained
 from taskpilot_obs.exceptions import ConfigurationError
 
 LOOPBACK = "127.0.0.1"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="serve")(serve)
 
 
 def serve(  # noqa: PLR0913  a command line has as many options as it has
@@ -23,10 +18,7 @@ def serve(  # noqa: PLR0913  a command line has as many options as it has
     store: StoreUrl = None,
     host: Annotated[str, typer.Option(help="Address to listen on; other machines need --tokens.")] = LOOPBACK,
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any free one.")] = 8090,
-    tokens: Annotated[
-        Path | None,
-        typer.Option(envvar="TASKPILOT_OBS_TOKENS", help="File made by `taskpilot-obs token create`."),
-    ] = None,
+    tokens: TokensFile = None,
     prometheus: Annotated[
         str | None, typer.Option(help="Base URL of a Prometheus server with this library's rules.")
     ] = None,

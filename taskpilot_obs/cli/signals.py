@@ -9,7 +9,6 @@ from typing import Annotated, Final
 import typer
 
 from taskpilot_obs.cli._credentials import ANONYMOUS, Credentials
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import complain, print_json, show, working
 from taskpilot_obs.cli._signals_table import jobs_view, signals_view
 from taskpilot_obs.exceptions import ConfigurationError, SourceError
@@ -26,11 +25,6 @@ EXIT_CODES: Final = {
     SignalStatus.INSUFFICIENT_DATA: 3,
 }
 CANNOT_READ: Final = 4
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="signals")(grouped(signals))
 
 
 def signals(  # noqa: PLR0913  a command line has as many options as it has

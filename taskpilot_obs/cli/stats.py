@@ -5,21 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import typer
-
 from taskpilot_obs._support.figures import count, known_cost, ms, percent, share
 from taskpilot_obs.cli import _store_options as options
-from taskpilot_obs.cli._option_groups import grouped
 from taskpilot_obs.cli._output import show
 from taskpilot_obs.cli._tables import Column, FittedTable, figure_columns, name_column, whole_column
 
 if TYPE_CHECKING:
     from taskpilot_obs.stats import CallStats, Stats
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command(name="stats")(grouped(stats))
 
 
 def stats(

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
 from math import sqrt
-from typing import TYPE_CHECKING, Final, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Final, Literal, Unpack
 
 from scipy.stats import norm
 
@@ -138,6 +138,10 @@ def _cheaper_models(uses: Sequence[PromptUse]) -> Iterator[Saving]:
                 yield min(offers, key=_most_first)
 
 
+def _amounts(estimate: Decimal | None, low: Decimal | None, high: Decimal | None) -> dict[str, Any]:
+    return {"estimate_usd": estimate, "low_usd": low, "high_usd": high}
+
+
 def _cheaper(used: PromptUse, other: PromptUse) -> Saving | None:
     """What the other model would save on this prompt; None unless it is cheaper, and as good within the margin."""
     between = newcombe(other.successes, other.counted, used.successes, used.counted)
@@ -149,9 +153,7 @@ def _cheaper(used: PromptUse, other: PromptUse) -> Saving | None:
     return Saving(
         kind="cheaper model",
         subject=f"{used.prompt}: {used.model} → {other.model}",
-        estimate_usd=estimate,
-        low_usd=low,
-        high_usd=high,
+        **_amounts(estimate, low, high),
         evidence=(
             f"{count(used.calls)} calls at {usd(_mean(used))}, {rates[0]} successful; "
             f"{count(other.calls)} at {usd(_mean(other))}, {rates[1]} successful "
@@ -196,9 +198,7 @@ def _uncached(use: PromptUse, table: PriceTable, at_ns: int) -> Iterator[Saving]
     yield Saving(
         kind="uncached prefix",
         subject=f"{use.prompt} on {use.model}",
-        estimate_usd=most / 2,
-        low_usd=_ZERO,
-        high_usd=most,
+        **_amounts(most / 2, _ZERO, most),
         evidence=(
             f"{count(use.calls)} calls of at least {count(prefix)} prompt tokens, "
             f"{percent(100 * use.cached_tokens / max(1, use.input_tokens))} of all read from the provider's cache"
@@ -216,9 +216,7 @@ def _reasoning(use: PromptUse, table: PriceTable, at_ns: int) -> Iterator[Saving
     yield Saving(
         kind="reasoning",
         subject=f"{use.prompt or NONE} on {use.model}",
-        estimate_usd=(whole - rest) / 2,
-        low_usd=_ZERO,
-        high_usd=whole - rest,
+        **_amounts((whole - rest) / 2, _ZERO, whole - rest),
         evidence=(
             f"{percent(100 * use.reasoning_tokens / use.output_tokens)} of {count(use.output_tokens)} output tokens "
             f"are reasoning, for answers of {count((use.output_tokens - use.reasoning_tokens) / use.calls)} tokens"
@@ -244,9 +242,11 @@ def _lost(lost: LostCalls) -> Saving:
     return Saving(
         kind="lost calls",
         subject=f"{lost.agent or NONE}: {lost.status}",
-        estimate_usd=lost.cost if lost.priced else None,
-        low_usd=_ZERO if lost.priced else None,
-        high_usd=None if mean is None else lost.cost + mean * unknown,
+        **_amounts(
+            lost.cost if lost.priced else None,
+            _ZERO if lost.priced else None,
+            None if mean is None else lost.cost + mean * unknown,
+        ),
         evidence=f"{count(lost.calls)} calls ended as {lost.status}{retried}; {count(lost.priced)} have a booked cost",
         uncertainty=f"{count(unknown)} of them have no known cost, and not every one can be avoided",
         action="look at what ends them (`taskpilot-obs calls`): timeouts, readers that leave, limits of the provider",
@@ -257,9 +257,7 @@ def _duplicated(each: Duplicates) -> Saving:
     return Saving(
         kind="duplicates",
         subject=f"{each.prompt or NONE} on {each.model}",
-        estimate_usd=each.cost,
-        low_usd=_ZERO,
-        high_usd=each.cost,
+        **_amounts(each.cost, _ZERO, each.cost),
         evidence=f"{count(each.repeated)} successful calls asked what another had asked, by the hash of the prompt",
         uncertainty="an answer may be out of date when it is asked for again",
         action="keep answers in a cache of your own, for as long as they hold",
@@ -277,9 +275,7 @@ def _idle(each: IdleBudget) -> Saving:
     return Saving(
         kind="idle budget",
         subject=f"{each.budget} {each.scope_key}",
-        estimate_usd=None,
-        low_usd=None,
-        high_usd=None,
+        **_amounts(None, None, None),
         evidence=f"nothing was booked on it in this period; its limit is {limit}",
         uncertainty="a limit that is not used costs nothing: it may be given to others",
         action="lower it, or offer the tenant a smaller plan",

@@ -164,13 +164,7 @@ def _asymptotic_radius(n: int, variance: float, confidence: float) -> float:
 def quantile_sequence(counts: Mapping[float, int], q: float, *, confidence: float = CONFIDENCE) -> Interval | None:
     """The sequence of a quantile, whatever the distribution.
 
-    Args:
-        counts: how often each value was observed.
-        q: which quantile, between 0 and 1.
-        confidence: the least probability that the quantile is inside at every look.
-
-    Returns:
-        The interval, or None where the observations are too few for its two ends.
+    Arguments as in `quantile_interval`; the quantile is inside at every look, with a probability of `confidence`.
 
     Source:
         Howard and Ramdas, "Sequential estimation of quantiles with applications to A/B testing and best-arm

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple, TypeVar
 from taskpilot_obs._support.fork import renew_in_child
 from taskpilot_obs._support.guarded import run_to_completion
 from taskpilot_obs._support.sketch import Sketch
+from taskpilot_obs._support.timestamps import MICROSECOND, NANOSECONDS
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
@@ -39,7 +40,6 @@ from taskpilot_obs.records import (
 )
 from taskpilot_obs.semconv import LABEL_BOUNDS, OTHER, WORKFLOW_BUCKETS, Label
 
-NANOSECONDS: Final = 1_000_000_000
 MAX_WINDOW: Final = timedelta(hours=24)
 FINE_WINDOW: Final = timedelta(minutes=15)
 _FINE_NS: Final = 10 * NANOSECONDS
@@ -287,7 +287,7 @@ class RollingWindow:
                 "ask a Prometheus server for more"
             )
         tier = self._fine if window <= FINE_WINDOW else self._coarse
-        return tier.read(window // timedelta(microseconds=1) * 1000, self._clock())
+        return tier.read(window // MICROSECOND * 1000, self._clock())
 
     def _count(self, delta: Slice, record: Record) -> None:
         if isinstance(record, Invocation):

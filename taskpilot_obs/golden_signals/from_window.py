@@ -7,7 +7,8 @@ from itertools import accumulate
 from math import inf
 from typing import Unpack
 
-from taskpilot_obs.exporters.window import NANOSECONDS, RollingWindow, Slice, WorkflowCounts
+from taskpilot_obs._support.timestamps import NANOSECONDS
+from taskpilot_obs.exporters.window import RollingWindow, Slice, WorkflowCounts
 from taskpilot_obs.golden_signals import evidence
 from taskpilot_obs.golden_signals.assess import JudgeOptions, assess
 from taskpilot_obs.golden_signals.durations import parse_window

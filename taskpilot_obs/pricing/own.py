@@ -18,12 +18,9 @@ from taskpilot_obs.pricing.cards import Card, Rate
 Usd = Annotated[Decimal, Field(ge=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
 _MAX_SHOWN: Final = 60
-_KINDS: Final = {
-    **{kind: f"{kind}_tokens" for kind in ("input", "output", "cache_read", "cache_write", "cache_write_1h")},
-    "input_audio": "input_audio_tokens",
-    "reasoning": "output_reasoning_tokens",
-    "output_audio": "output_audio_tokens",
-}
+_RATES: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h", "input_audio", "output_audio")
+_KINDS: Final = {**{rate: f"{rate}_tokens" for rate in _RATES}, "reasoning": "output_reasoning_tokens"}
+"""The kind of tokens, in the words of the price table, that a rate is for."""
 
 
 class OwnPrice(BaseModel):

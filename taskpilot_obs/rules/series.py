@@ -14,6 +14,11 @@ def ramp(*phases: tuple[float, int], start: float = 0) -> str:
     return " ".join(parts)
 
 
+def by_label(metric: str, labels: str, name: str, *values: str) -> tuple[str, ...]:
+    """The series of a metric that differ by one more label, one for each of its values."""
+    return tuple(f'{metric}{{{labels},{name}="{value}"}}' for value in values)
+
+
 class Counters:
     """Counters that grow side by side, such as those of good and of bad runs.
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from starlette.exceptions import HTTPException
@@ -16,9 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 
 from taskpilot_obs._support.installed import is_installed
 from taskpilot_obs._support.version import library_version
-from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exporters.prometheus.server import ServerMetrics
-from taskpilot_obs.golden_signals.thresholds import Thresholds
 from taskpilot_obs.pricing import PriceTable
 from taskpilot_obs.server.access import Doorkeeper, Reading, bound
 from taskpilot_obs.server.examples import with_examples
@@ -26,9 +24,9 @@ from taskpilot_obs.server.health import golden, probes
 from taskpilot_obs.server.login import login_router
 from taskpilot_obs.server.problems import Problem, ProblemRoute, as_problem, problem_response
 from taskpilot_obs.server.rest import rest
-from taskpilot_obs.server.routers import services_for
+from taskpilot_obs.server.routers import ServiceOptions, services_for
 from taskpilot_obs.server.security import HEADERS, Counted, SecurityHeaders
-from taskpilot_obs.server.services import Links, Services
+from taskpilot_obs.server.services import Services
 from taskpilot_obs.server.tokens import TokenFile
 from taskpilot_obs.server.trace_buffer import TraceBuffer
 from taskpilot_obs.server.verdicts import feedback_routes, into_store
@@ -44,45 +42,37 @@ _DESCRIPTION: Final = (
 )
 
 
-def create_app(  # noqa: PLR0913  as many as `serve` has options
+def create_app(
     *,
     store: str | Store,
     tokens: str | os.PathLike[str] | None = None,
-    prometheus: str | None = None,
-    budgets: Sequence[Budget] = (),
-    budget_store: str | Store | None = None,
-    thresholds: Thresholds | None = None,
-    links: Links | None = None,
     cors_origins: Sequence[str] = (),
     now: Callable[[], datetime] | None = None,
+    **options: Unpack[ServiceOptions],
 ) -> FastAPI:
     """The REST API, the pages, feedback and health as one ASGI application.
 
     Args:
         store: the URL of a telemetry store, or one that is open; one that is opened here is closed at shutdown.
         tokens: a token file (`taskpilot-obs token create`); None answers all callers on this machine, and no others.
-        prometheus: base URL of a Prometheus server with this library's rules.
-        budgets: the budgets to show.
-        budget_store: the store that they are kept in; None where it is `store`, which ClickHouse cannot be.
-        thresholds: bounds of the golden signals; None for the defaults.
-        links: links on a request's page.
         cors_origins: other sites whose pages may send requests with a token.
         now: the present; for tests.
+        options: `prometheus`: base URL of a Prometheus server with this library's rules; `budgets`: the budgets to
+            show; `budget_store`: the store that they are kept in, where it is not `store`, as ClickHouse cannot be;
+            `thresholds`: bounds of the golden signals; `links`: links on a request's page.
 
     Raises:
         ConfigurationError: an argument, or the token file, is wrong.
         StoreError: the store is missing or cannot be used.
     """
     doorkeeper = Doorkeeper(None if tokens is None else TokenFile(tokens))
-    services = services_for(
-        store, budgets=budgets, budget_store=budget_store, thresholds=thresholds, prometheus=prometheus, links=links
-    )
+    services = services_for(store, **options)
     if now is not None:
         services = replace(services, now=now)
     closing = ExitStack()
     if isinstance(store, str):
         closing.callback(services.store.close)
-    if isinstance(budget_store, str) and services.budget_store is not None:
+    if isinstance(options.get("budget_store"), str) and services.budget_store is not None:
         closing.callback(services.budget_store.close)
     app = _new_app(closing)
     metrics = ServerMetrics()

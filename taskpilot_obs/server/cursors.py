@@ -6,15 +6,15 @@ import binascii
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from hashlib import sha256
 from typing import Final
 
+from taskpilot_obs._support.timestamps import EPOCH, MICROSECOND
 from taskpilot_obs._telemetry.values import stored_text
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.stats import CallPosition
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _LATEST_US: Final = 253_402_300_799_000_000
 _DIGEST: Final = 12
 LONGEST: Final = 1_000
@@ -22,7 +22,7 @@ LONGEST: Final = 1_000
 
 def encode(position: CallPosition, filters: Mapping[str, object]) -> str:
     """The cursor of the page that begins after this call."""
-    moment_us = (position.created_at - _EPOCH) // timedelta(microseconds=1)
+    moment_us = (position.created_at - EPOCH) // MICROSECOND
     stated = json.dumps([moment_us, position.telemetry_id, _digest(filters)], ensure_ascii=False)
     return urlsafe_b64encode(stated.encode("utf-8", "surrogatepass")).decode().rstrip("=")
 
@@ -42,7 +42,7 @@ def decode(cursor: str, filters: Mapping[str, object]) -> CallPosition:
         raise _refused()
     if digest != _digest(filters):
         raise ConfigurationError("cursor: it belongs to other filters; begin without a cursor when a filter changes")
-    return CallPosition(_EPOCH + timedelta(microseconds=moment_us), stored_text(telemetry_id) or "")
+    return CallPosition(EPOCH + timedelta(microseconds=moment_us), stored_text(telemetry_id) or "")
 
 
 def _refused() -> ConfigurationError:

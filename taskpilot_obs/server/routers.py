@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypedDict, Unpack
 
 from fastapi import APIRouter
 
@@ -23,10 +24,7 @@ def router(
     *,
     store: str | Store,
     who: Who,
-    budgets: Sequence[Budget] = (),
-    budget_store: str | Store | None = None,
-    thresholds: Thresholds | None = None,
-    prometheus: str | None = None,
+    **options: Unpack[ServiceOptions],
 ) -> APIRouter:
     """The REST API, for `app.include_router`.
 
@@ -34,18 +32,15 @@ def router(
         store: the URL of a telemetry store, or one that is open.
         who: a FastAPI dependency that returns a `Principal`, or raises an `HTTPException`: it decides what the caller
             may do, and which tenant's data it sees.
-        budgets: the budgets that `/v1/budgets` reports.
-        budget_store: the store that they are kept in; None where it is `store`, which ClickHouse cannot be.
-        thresholds: bounds of the golden signals; None for the defaults.
-        prometheus: base URL of a Prometheus server with this library's rules.
+        options: `budgets`: the budgets that `/v1/budgets` reports; `budget_store`: the store that they are kept in,
+            where it is not `store`, as ClickHouse cannot be; `thresholds`: bounds of the golden signals; `prometheus`:
+            base URL of a Prometheus server with this library's rules.
 
     Raises:
         ConfigurationError: an argument is wrong.
         StoreError: the store is missing or cannot be used.
     """
-    services = services_for(
-        store, budgets=budgets, budget_store=budget_store, thresholds=thresholds, prometheus=prometheus
-    )
+    services = services_for(store, **options)
     return _bound(services, who, rest, feedback_routes(into_store(services.store)))
 
 
@@ -87,37 +82,41 @@ def health_router(
     return found
 
 
-def services_for(
-    store: str | Store,
-    *,
-    budgets: Sequence[Budget] = (),
-    budget_store: str | Store | None = None,
-    thresholds: Thresholds | None = None,
-    prometheus: str | None = None,
-    links: Links | None = None,
-) -> Services:
+class ServiceOptions(TypedDict, total=False):
+    """What the API answers from beside its store."""
+
+    budgets: Sequence[Budget]
+    budget_store: str | Store | None
+    thresholds: Thresholds | None
+    prometheus: str | None
+    links: Links | None
+
+
+def services_for(store: str | Store, **options: Unpack[ServiceOptions]) -> Services:
     """What the routers work with.
+
+    Args:
+        store: the URL of a telemetry store, or one that is open.
+        options: as for `create_app`.
 
     Raises:
         ConfigurationError: an argument is wrong.
         StoreError: the store is missing or cannot be used.
     """
-    if prometheus is not None:
-        checked_url(prometheus)
-    opened, kept_in = _opened(store), None if budget_store is None else _opened(budget_store)
-    if budgets and (kept_in or opened).is_clickhouse:
+    given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    if "prometheus" in given:
+        checked_url(given["prometheus"])
+    opened = _opened(store)
+    if "budget_store" in given:
+        given["budget_store"] = _opened(given["budget_store"])
+    services = Services(opened, **given | {"budgets": tuple(given.get("budgets", ()))})
+    kept_in = services.budget_store or opened
+    if services.budgets and kept_in.is_clickhouse:
         raise ConfigurationError(
-            f"budget_store: {kept_in or opened} has no transactions, which budgets need; name the store that "
+            f"budget_store: {kept_in} has no transactions, which budgets need; name the store that "
             "budget_store= of configure names"
         )
-    return Services(
-        opened,
-        budgets=tuple(budgets),
-        budget_store=kept_in,
-        thresholds=thresholds or Thresholds(),
-        prometheus=prometheus,
-        links=links or Links(),
-    )
+    return services
 
 
 def _opened(store: str | Store) -> Store:

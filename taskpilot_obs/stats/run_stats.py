@@ -93,7 +93,10 @@ def get_agent_stats(
 def get_tool_stats(
     period: Period = "24h", *, store: str | Store | None = None, now: datetime | None = None, **asked: Unpack[Asked]
 ) -> ToolStats:
-    """How the calls of each tool went. Arguments and errors as in `get_agent_stats`; `agent` is the one that called."""
+    """How the calls of each tool went.
+
+    Arguments as in `get_agent_stats`, and errors too; `agent` is the one that called.
+    """
     start, end = bounds(period, now)
     found, since = _runs(Operation.TOOL, start, end, store, asked)
     return ToolStats(start=start, end=end, tools=found, incomplete_before=since)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from sqlalchemy import Integer, and_, cast, func, literal_column, or_, select, text, type_coerce
 
+from taskpilot_obs._support.timestamps import MICROSECOND
 from taskpilot_obs._telemetry.answers import WHOLE, Bins, By, Key
 from taskpilot_obs._telemetry.counts import Counts, counts_of, joined
 from taskpilot_obs._telemetry.filters import Filters
@@ -18,7 +19,7 @@ from taskpilot_obs.records import Pricing
 from taskpilot_obs.store import on_clickhouse, on_sqlite
 from taskpilot_obs.store.filters import rows_where
 from taskpilot_obs.store.segments import DAY
-from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, MICROSECOND, SUMMARIES, columns_of
+from taskpilot_obs.store.tables import LLM_CALLS, LLM_SERIES, SUMMARIES, columns_of
 from taskpilot_obs.store.wide import wide_sum
 
 if TYPE_CHECKING:

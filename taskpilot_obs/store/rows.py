@@ -13,6 +13,7 @@ from taskpilot_obs._telemetry.sketch import bin_of
 from taskpilot_obs._telemetry.values import (
     DIGEST,
     MAX_TEXT,
+    NO_SOURCE,
     NS_PER_US,
     PRICING,
     SUCCESS,
@@ -28,6 +29,7 @@ from taskpilot_obs._telemetry.values import (
 )
 from taskpilot_obs.records import (
     LLM_OPERATIONS,
+    NO_USAGE,
     Decision,
     DecisionKind,
     Feedback,
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
 Row = tuple[str | int | float | bool | None, ...]
 
 
-_UNKNOWN_SOURCE: Final = Source()
-
 MAX_MESSAGE: Final = 2_000
 FEEDBACK_COMMENT: Final = "feedback_comment"
 """Attribute of a verdict that holds its comment, redacted by the code that records it."""
@@ -58,7 +58,6 @@ RUN_COLUMNS: Final = tuple(column.name for column in AGENT_RUNS.columns)
 FEEDBACK_COLUMNS: Final = tuple(column.name for column in FEEDBACK.columns)
 VIOLATION_COLUMNS: Final = tuple(column.name for column in VIOLATIONS.columns)
 
-_NO_USAGE: Final = Usage()
 _NO_ROLLUP: Final = Rollup()
 
 
@@ -74,7 +73,7 @@ class Rows(NamedTuple):
         return any(self)
 
 
-def rows_of(records: Iterable[Record], source: Source = _UNKNOWN_SOURCE) -> Rows:
+def rows_of(records: Iterable[Record], source: Source = NO_SOURCE) -> Rows:
     """The rows of a batch; records that the store does not keep have none.
 
     Args:
@@ -107,7 +106,7 @@ def _llm_call(call: Invocation, source: Source) -> Row:
         call.streaming,
         bin_of(latency_ms),
         None if first_ms is None else bin_of(first_ms),
-        *_token_counts(call.usage or _NO_USAGE),
+        *_token_counts(call.usage or NO_USAGE),
         *money_of(None if call.cached else call.cost),
         rounded(latency_ms),
         None if first_ms is None else rounded(first_ms),

@@ -33,10 +33,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import TIMESTAMP
 from sqlalchemy.types import TypeEngine
 
-from taskpilot_obs._support.timestamps import EPOCH
+from taskpilot_obs._support.timestamps import EPOCH, MICROSECOND
 from taskpilot_obs.store import on_clickhouse
-
-MICROSECOND: Final = timedelta(microseconds=1)
 
 
 def to_microseconds(moment: datetime) -> int:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from taskpilot_obs.providers import names as providers
-from taskpilot_obs.records import Usage
+from taskpilot_obs.records import NO_USAGE
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage.envelopes import REASON_KEYS, billed_by, id_of, tier_of
 from taskpilot_obs.usage.fields import NOTHING, Fields, first, inner, text
 from taskpilot_obs.usage.shapes import contradicts, counter_at, counter_of, gap_of, named_tier, read_counts, stated_cost
 from taskpilot_obs.usage.values import Reading
-
-_UNKNOWN: Final = Usage()
 
 
 def read_result(response: object, provider: str | None) -> Reading | None:
@@ -62,7 +60,7 @@ def behind(stated: Fields, message: Fields, provider: str | None) -> Fields | No
     if own is NOTHING or message.get("type") == "AIMessageChunk":
         return None
     counter = counter_of(text(first(about, "model_name", "model"))) or provider
-    ours, theirs = read_counts(stated, counter)[0] or _UNKNOWN, read_counts(own, counter)[0] or _UNKNOWN
+    ours, theirs = read_counts(stated, counter)[0] or NO_USAGE, read_counts(own, counter)[0] or NO_USAGE
     pairs = zip(ours[:2], theirs[:2], strict=True)
     return own if all((other or 0) >= (mine or 0) for mine, other in pairs) else None
 

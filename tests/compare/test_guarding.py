@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from taskpilot_obs import get_recorder, record_llm_call, record_policy_violation, semconv, track_workflow
 from taskpilot_obs.cli import compare as command
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.compare import Experiment, ExperimentGuard, GuardrailAlert
 from taskpilot_obs.compare.experiment import Measure
 from taskpilot_obs.exceptions import ConfigurationError
@@ -145,7 +146,7 @@ def test_the_command_alarms(store: str) -> None:
     """With a broken guardrail the command exits 3 and names it, so that cron and CI notice; else 0."""
     run_users(300, {"v1": "0.010", "v2": "0.020"}, NEVER)
     app = typer.Typer()
-    command.register(app)
+    add_commands(app, command)
     asked = ["--store", store, "--experiment", "planner-prompt", "--guardrail"]
     done = CliRunner().invoke(app, [*asked, "cost=0.2"])
     assert done.exit_code == 3, done.output

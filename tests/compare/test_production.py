@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from taskpilot_obs import get_recorder, record_feedback, record_llm_call, request_context, track_agent
 from taskpilot_obs.cli import compare as command
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.compare import ComparedGroup, Experiment, compare
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.store import Store, downgrade
@@ -153,7 +154,7 @@ def test_a_wrong_question_is_refused(store: str, options: dict[str, str]) -> Non
 
 def run(*arguments: str) -> tuple[int, str]:
     app = typer.Typer()
-    command.register(app)
+    add_commands(app, command)
     result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1"})
     return result.exit_code, result.output
 

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 
 from taskpilot_obs._pipeline.exporter import Exporter
 from taskpilot_obs._support.sketch import RELATIVE_ERROR, Sketch
+from taskpilot_obs._support.timestamps import NANOSECONDS
 from taskpilot_obs.exceptions import ConfigurationError
-from taskpilot_obs.exporters.window import FINE_WINDOW, NANOSECONDS, RollingWindow
+from taskpilot_obs.exporters.window import FINE_WINDOW, RollingWindow
 from taskpilot_obs.records import (
     AuditEvent,
     CacheSize,

@@ -33,7 +33,7 @@ from taskpilot_obs.cli import (
     stats,
     tenants,
 )
-from taskpilot_obs.cli._program import Program
+from taskpilot_obs.cli._program import Program, add_commands
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Status
 from taskpilot_obs.server import create_app
@@ -73,7 +73,7 @@ def run(*arguments: str) -> str:
     """What a command prints, which must succeed."""
     app = typer.Typer(cls=Program)
     for module in COMMANDS:
-        module.register(app)
+        add_commands(app, module)
     found = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert found.exit_code == 0, (found.output, found.exception)
     return found.output

@@ -24,6 +24,7 @@ from taskpilot_obs import record_llm_call, request_context, track_workflow
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.budgets.ledger import BudgetAccount, Charge, ReservationLine
 from taskpilot_obs.cli import erase as erase_command
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Origin
 from taskpilot_obs.stats import get_stats, get_tenant_stats, get_tenants_report
@@ -241,7 +242,7 @@ def test_the_page_on_privacy_is_carried_out(tmp_path: Path, monkeypatch: pytest.
         assert recorder.flush()
     app = typer.Typer()
     app.callback()(lambda: None)
-    erase_command.register(app)
+    add_commands(app, erase_command)
     results = [CliRunner().invoke(app, command) for command in commands]
     assert [result.exit_code for result in results] == [0, 1, 0]
     assert "2 rows of llm_call_telemetry would be erased" in results[0].output

@@ -16,6 +16,7 @@ from sqlalchemy import select
 from typer.testing import CliRunner
 
 from taskpilot_obs.cli import reprice as command
+from taskpilot_obs.cli._program import add_commands
 from taskpilot_obs.compare import Repriced, reprice
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.pricing import OwnPrice, PriceTable
@@ -193,7 +194,7 @@ def test_the_command(tmp_path: Path) -> None:
     now = datetime.now(UTC)
     write(url, [call._replace(start_unix_ns=int((now - timedelta(hours=1)).timestamp()) * 10**9) for call in month(20)])
     app = typer.Typer()
-    command.register(app)
+    add_commands(app, command)
     options = ["--store", url, "--since", "2h", "--as-model", "gpt-4o-mini"]
     shown = CliRunner().invoke(app, options, env={"COLUMNS": "80"})
     assert shown.exit_code == 0, shown.output

@@ -95,7 +95,7 @@ def test_failures_and_retries(client: Anthropic, seen: Captured[Invocation]) -> 
     assert found == [("error", "server", 1), ("success", None, 1)]
 
 
-def test_asynchronous_clients(provider: Provider, seen: Captured[Invocation]) -> None:
+def test_asynchronous_and_cancelled_calls(provider: Provider, seen: Captured[Invocation]) -> None:
     """Calls and streams of an asynchronous client, many at once, beneath the agent that makes them; and cancelled."""
 
     @observe_agent("Asker")

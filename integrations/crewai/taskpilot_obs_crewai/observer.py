@@ -25,6 +25,7 @@ from taskpilot_obs.integration import (
     check_output,
     get_recorder,
     guarded,
+    note_released,
     open_llm_call,
     open_run,
 )
@@ -86,7 +87,9 @@ class Observer:
             what, _, phase = str(event.type).rpartition("_")
             operation = reading.KINDS.get(what)
             if what == "llm_stream" and event.call_id in self.runs:
-                cast(LlmInvocation, self.runs[event.call_id].run).first_token()
+                call = cast(LlmInvocation, self.runs[event.call_id].run)
+                call.first_token()
+                note_released(self.runs.crew_of(call), event.chunk)
             elif operation is not None and not reading.is_internal(source, event):
                 if phase == "started":
                     self._begin(source, event, operation)

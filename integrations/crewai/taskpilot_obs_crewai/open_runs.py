@@ -30,6 +30,11 @@ class OpenRuns(dict[str, OpenRun]):
                     return key
         return stated or ""
 
+    def crew_of(self, call: ActiveInvocation) -> ActiveInvocation:
+        """The innermost crew or flow around a call, whose output its words become; the call where there is none."""
+        around = (each.run for each in reversed([*self.values()]) if is_within(call, each.run))
+        return next((run for run in around if run.operation is Operation.WORKFLOW), call)
+
     def beneath(self, outer: ActiveInvocation) -> list[str]:
         """The keys of what is open beneath a run, the last begun first."""
         return [key for key, each in reversed([*self.items()]) if is_within(each.run, outer)]

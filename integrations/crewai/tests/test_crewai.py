@@ -12,13 +12,14 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from _provider import Provider, serving
-from _runs import cancel_under_way, figures, table
+from _runs import cancel_under_way, figures, judging, table
 
 from taskpilot_obs import observe_tool, observe_workflow, track_workflow
 from taskpilot_obs.budgets import Budget
@@ -214,6 +215,43 @@ def test_a_stream_that_is_left_in_a_loop(make: Make, seen: Captured[Invocation],
     found = {name: status for name, _, status in table(seen)}
     assert (found["support"], found["Planner"]) == ("cancelled", "cancelled")
     assert found[CALL] in ("cancelled", "success")  # the provider may have answered by then
+
+
+def test_what_a_stream_hands_out_before_it_is_cut_is_judged(make: Make, observer: Observer) -> None:
+    """A crew that fails in the middle of a stream is judged by its words so far."""
+    with judging() as judged:
+        crew = make("CUT")
+        crew.stream = True
+        said = ""
+        with suppress(Exception):
+            for chunk in crew.kickoff():
+                said += chunk.content
+        wait_until_ended(observer)
+        assert said == "It is "
+        assert judged.asked == [("invoke_workflow", "It is ")]
+        assert judged.results == ["bypassed"]
+
+
+def test_what_a_stream_hands_out_before_it_is_left_is_judged_or_counted(
+    make: Make, provider: Provider, observer: Observer
+) -> None:
+    """A crew that is cancelled is judged by the words that its thread has got by then, or counted by the collector."""
+
+    async def read_in_part() -> None:
+        crew = make("HALT")
+        crew.stream = True
+        said = ""
+        async for chunk in await crew.akickoff():
+            said += chunk.content
+            if said == "It is ":
+                break
+
+    with judging() as judged:
+        asyncio.run(read_in_part())
+        provider.release()
+        wait_until_ended(observer)
+        assert judged.bypassed == 1
+        assert judged.asked in ([], [("invoke_workflow", "It is ")], [("invoke_workflow", "It is sunny.")])
 
 
 def wait_until_ended(observer: Observer) -> None:

@@ -64,7 +64,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     # --- agents ------------------------------------------------------------------------------------------------------
 
     async def before_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
-        """Begin the run of an agent, and ask about what it is given."""
+        """Begin the run of an agent, and ask the input checks about what it is given."""
         invocation = callback_context.invocation_id
         run = open_run(Operation.AGENT, agent.name)  # the bridge may have begun it for the framework's span
         if run is None:
@@ -77,7 +77,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         self._runs.add(invocation, ("agent", agent.name), entry)
 
     async def after_agent_callback(self, *, agent: Any, callback_context: Any) -> None:
-        """End it; the framework calls this for a cancelled agent as well."""
+        """End the run of an agent; the framework calls this for a cancelled one as well."""
         flying = sys.exc_info()[1]
         if not isinstance(flying, asyncio.CancelledError):
             await self._end_agent(callback_context.invocation_id, agent.name, None)
@@ -86,11 +86,11 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         # Otherwise the application has closed the events, for which the runner cancels its own task: see after_run.
 
     async def on_agent_error_callback(self, *, agent: Any, callback_context: Any, error: Exception) -> None:
-        """End it as failed."""
+        """End the run of an agent with the status of its exception."""
         await self._end_agent(callback_context.invocation_id, agent.name, unwrap_refusal(error))
 
     async def before_run_callback(self, *, invocation_context: Any) -> None:
-        """Note whose task reads the events."""
+        """Note the task that reads the events."""
         task = asyncio.current_task()
         _reader.set(None if task is None else ref(task))
 
@@ -108,7 +108,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     # --- model calls -------------------------------------------------------------------------------------------------
 
     async def before_model_callback(self, *, callback_context: Any, llm_request: Any) -> None:
-        """Begin a call, and ask about it; budgets are asked as well."""
+        """Begin an LLM call; ask checks and budgets, which may refuse it."""
         invocation, agent = callback_context.invocation_id, callback_context.agent_name
         recorder = self._recorder
         run = recorder.start_llm(model=llm_request.model, parent=self._parent(invocation, agent))
@@ -143,7 +143,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         await known.close()
 
     async def on_model_error_callback(self, *, callback_context: Any, llm_request: Any, error: Exception) -> None:
-        """End it as failed."""
+        """End an LLM call with the status of its exception."""
         known = self._runs.pop(callback_context.invocation_id, ("llm", callback_context.agent_name))
         if known is not None:
             await known.close(unwrap_refusal(error))
@@ -169,7 +169,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     # --- tools -------------------------------------------------------------------------------------------------------
 
     async def before_tool_callback(self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any) -> None:
-        """Begin a tool call, and ask about it; a refused tool does not run."""
+        """Begin a tool call, and ask the input checks; a refused tool does not run."""
         invocation, agent = tool_context.invocation_id, tool_context.agent_name
         run, step = open_run(Operation.TOOL, tool.name), None
         if run is None:
@@ -182,7 +182,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def after_tool_callback(
         self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any, result: Any
     ) -> None:
-        """End it, unless its result is withheld."""
+        """End a tool call, unless the output checks withhold its result."""
         known = self._runs.pop(tool_context.invocation_id, ("tool", str(tool_context.function_call_id)))
         if known is not None:
             known.run.observe_output(result)
@@ -192,7 +192,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
     async def on_tool_error_callback(
         self, *, tool: Any, tool_args: dict[str, Any], tool_context: Any, error: BaseException
     ) -> None:
-        """End it as failed or cancelled."""
+        """End a tool call with the status of its exception."""
         known = self._runs.pop(tool_context.invocation_id, ("tool", str(tool_context.function_call_id)))
         if known is not None:
             await known.close(unwrap_refusal(error))

@@ -51,7 +51,7 @@ def test_a_call_is_recorded(client: Client, seen: Captured[Invocation]) -> None:
     assert figures(seen) == [("success", WHOLE, True, False)]
 
 
-def test_chats_streams_and_embeddings(client: Client, seen: Captured[Invocation]) -> None:
+def test_chats_streams_that_are_left_and_embeddings(client: Client, seen: Captured[Invocation]) -> None:
     """A chat is its calls, a stream is followed to its end, one that is left is abandoned, embeddings count."""
     assert client.chats.create(model=MODEL).send_message("hello").text == "".join(TEXT)
     assert len(list(client.models.generate_content_stream(model=MODEL, contents="hello"))) == 2
@@ -76,7 +76,7 @@ def test_a_failure_passes_unchanged(client: Client, seen: Captured[Invocation]) 
     assert [(run.status.value, run.error_category) for run in seen] == [("error", "server")]
 
 
-def test_asynchronous_calls(provider: Provider, seen: Captured[Invocation]) -> None:
+def test_asynchronous_and_cancelled_calls(provider: Provider, seen: Captured[Invocation]) -> None:
     """Calls and streams of `client.aio`, many at once, beneath the agent that makes them; and cancelled ones."""
 
     @observe_agent("Asker")

@@ -109,7 +109,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         name: str | None = None,
         **kwargs: Any,
     ) -> None:
-        """A chain, a graph or one of its nodes begins."""
+        """Begin the run of a chain, a graph or a node; ask the input checks, whose refusal is raised."""
         under = None if parent_run_id is None else self._runs.get(parent_run_id.int)
         if under is not None and not metadata:
             link(self._runs, run_id, under, under.node if type(under) is Link else under)
@@ -160,7 +160,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             self._open.run(entry, operation, given or agent_name(called, metadata))
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """It ends."""
+        """End the run of a chain, a graph or a node; ask the output checks before."""
         entry = self._runs.pop(run_id.int, None)
         if type(entry) is not RunEntry:
             return
@@ -181,13 +181,13 @@ class ObservabilityHandler(BaseCallbackHandler):
                     entry.run.end(SUCCESS, outputs)
 
     def on_interrupt(self, event: Any) -> None:
-        """A graph stops at a breakpoint, or to ask a human."""
+        """Note that a graph stops at a breakpoint or to ask a human: its run will end as `interrupted`."""
         entry = self._runs.get(event.run_id.int) if event.run_id is not None else None
         if type(entry) is RunEntry:
             entry.paused = True
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It ends with an exception, or with the control flow of a framework."""
+        """End the run of a chain with the status of its exception, and what is still open beneath a cancelled one."""
         entry = self._runs.pop(run_id.int, None)
         if entry is None:
             return
@@ -220,7 +220,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     # --- models ------------------------------------------------------------------------------------------------------
 
     def on_chat_model_start(self, serialized: dict[str, Any], messages: list[list[BaseMessage]], **said: Any) -> None:
-        """A chat model is called."""
+        """Begin an LLM call with chat messages; checks and budgets are asked, and their refusal is raised."""
         with self._guard:
             call = self._begin_call(serialized, said)
             if call is not None and messages:
@@ -236,7 +236,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             checks.before_call(self, self._runs, said, messages)
 
     def on_llm_start(self, serialized: dict[str, Any], prompts: list[str], **said: Any) -> None:
-        """A model that completes text is called."""
+        """Begin an LLM call with a prompt; checks and budgets are asked, and their refusal is raised."""
         with self._guard:
             call = self._begin_call(serialized, said)
             if call is not None and prompts:
@@ -272,7 +272,7 @@ class ObservabilityHandler(BaseCallbackHandler):
     def on_llm_new_token(
         self, token: Any, *, run_id: UUID, chunk: Any = None, parent_run_id: Any = None, tags: Any = None, **kwargs: Any
     ) -> None:
-        """A token comes; only the first is of interest, because the usage is on the whole message.
+        """Note the first token of a call, and the text of all tokens for checks and budgets.
 
         Everything that LangChain passes is named: gathering it would cost more than the rest.
         """
@@ -292,7 +292,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             streams.look(self._runs, run_id.int, chunk)
 
     def on_stream_event(self, event: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """A part of a message comes, from a model that streams in LangChain's newer way."""
+        """Note a part of a message, as models send it that stream in LangChain's newer way."""
         if self._recorder.runtime.asks_checks:
             checks.note_token(self, self._runs, run_id, (event.get("delta") or {}).get("text"))
         if self._silent and str(event.get("event")).startswith("content-block"):
@@ -301,7 +301,7 @@ class ObservabilityHandler(BaseCallbackHandler):
                 call.first_token()
 
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:
-        """A model has answered."""
+        """End an LLM call with the usage, model and content of its answer; ask the output checks before."""
         entry = self._runs.pop(run_id.int, None)
         if type(entry) is not RunEntry or not isinstance(entry.run, LlmInvocation):
             return
@@ -319,7 +319,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry.run.end(Status.ABANDONED if entry.left else SUCCESS)
 
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """A model has failed, or its stream was left."""
+        """End an LLM call as its exception says, with the usage that was stated before it."""
         repeated = streams.repeated(self._runs, run_id.int)
         entry, call = checks.take_call(self._runs, run_id)
         if entry is None or call is None:
@@ -331,7 +331,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         call.fail(error)
 
     def on_retry(self, retry_state: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """A model is called again, because it failed."""
+        """Count a retry of an LLM call."""
         entry = self._runs.get(run_id.int)
         if type(entry) is RunEntry and entry.owner is self and isinstance(entry.run, LlmInvocation):
             entry.run.retry()
@@ -339,13 +339,13 @@ class ObservabilityHandler(BaseCallbackHandler):
     # --- tools and retrievers ----------------------------------------------------------------------------------------
 
     def on_tool_start(self, serialized: dict[str, Any], input_str: str, **said: Any) -> None:
-        """A tool is called."""
+        """Begin a tool call; ask the input checks, whose refusal is raised."""
         self._begin_tool("function", serialized, input_str, said)
         if self._recorder.runtime.asks_checks:
             checks.before_tool(self, self._runs, input_str, said)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        """It returns; a message with an error instead of a result is the tool's way to fail."""
+        """End a tool call; one that returns a message with an error in place of a result is an `error`."""
         entry = take(self._runs, run_id)
         if entry is None or not entry.mine or entry.run is None:
             return
@@ -356,7 +356,7 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry.run.end(Status.ERROR if checks.is_failure(output) else Status.SUCCESS)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It raises."""
+        """End a tool call with the status of its exception."""
         entry = take(self._runs, run_id)
         if entry is None or not entry.mine or entry.run is None:
             return
@@ -365,13 +365,13 @@ class ObservabilityHandler(BaseCallbackHandler):
         entry.run.fail(error)
 
     def on_retriever_start(self, serialized: dict[str, Any], query: str, **said: Any) -> None:
-        """A retriever is asked."""
+        """Begin a tool call for a retriever; ask the input checks, whose refusal is raised."""
         self._begin_tool("datastore", serialized, query, said)
         if self._recorder.runtime.asks_checks:
             checks.before_tool(self, self._runs, query, said)
 
     def on_retriever_end(self, documents: Sequence[Any], *, run_id: UUID, **kwargs: Any) -> None:
-        """It has found something, or nothing."""
+        """End the tool call of a retriever; ask the output checks about what it found."""
         entry = take(self._runs, run_id)
         if entry is not None and entry.mine and entry.run is not None:
             found = models.texts_of(documents) if self._recorder.runtime.redactor else None
@@ -380,7 +380,7 @@ class ObservabilityHandler(BaseCallbackHandler):
             entry.run.end(SUCCESS, found)
 
     def on_retriever_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        """It raises."""
+        """End the tool call of a retriever with the status of its exception."""
         self.on_tool_error(error, run_id=run_id)
 
     def _begin_tool(self, kind: str, serialized: Mapping[str, Any] | None, asked: str, said: Mapping[str, Any]) -> None:

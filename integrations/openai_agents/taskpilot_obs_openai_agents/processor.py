@@ -108,7 +108,7 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
         known = self._traces.get(span.trace_id)
         if known is not None:
             with known.guard:
-                _begin(known, span, known.above.get(span.parent_id or "") or _innermost(known.run))
+                _begin(known, span, known.above.get(span.parent_id or "") or current_run() or known.run)
 
     def on_span_end(self, span: Any) -> None:
         """End its run."""
@@ -193,10 +193,6 @@ def _note_event(recorder: Recorder, data: Any, run: ActiveInvocation) -> None:
             )
         finally:
             run.detach(step)
-
-
-def _innermost(workflow: ActiveInvocation) -> ActiveInvocation:
-    return current_run() or workflow
 
 
 def _is_answered(data: Any) -> bool:

@@ -20,7 +20,7 @@ from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetExceededError, RefusedError
 from taskpilot_obs.integration import Recorder
 from taskpilot_obs.records import Decision, Invocation, Operation, Pricing
-from taskpilot_obs.safety import DenyTools
+from taskpilot_obs.safety import CheckInput, DenyTools, check_with
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
 if find_spec("agents") is None:
@@ -365,3 +365,40 @@ def test_a_model_without_spans_is_recorded_by_the_hooks(seen: Captured[Invocatio
         (100, 20),
     )
     assert call.cost is not None
+
+
+class OverWrapped(Plain):
+    """A model class of an application, over a wrapped client; it may open the SDK's span around its request."""
+
+    def __init__(self, client: AsyncOpenAI, *, spans: bool) -> None:
+        super().__init__(agents.Usage(requests=1, input_tokens=100, output_tokens=20, total_tokens=120))
+        self._client = wrap(client)
+        self._spans = spans
+
+    async def get_response(self, *_: Any, **__: Any) -> Any:
+        with agents.generation_span(model=self.model, disabled=not self._spans) as span:
+            said = [{"role": "user", "content": "hi"}]
+            answer = await self._client.chat.completions.create(model=self.model, messages=said)  # type: ignore[arg-type]
+            span.span_data.usage = None if answer.usage is None else answer.usage.model_dump()
+        return await super().get_response()
+
+
+@pytest.mark.parametrize(("spans", "calls"), [(True, 1), (False, 2)], ids=["span", "no span"])
+def test_a_model_class_over_a_wrapped_client(provider: Provider, spans: bool, calls: int) -> None:
+    """Within the SDK's span its request is recorded and asked about once; without, twice, rather than unasked."""
+    asked: list[str] = []
+
+    def note(subject: CheckInput) -> None:
+        asked.append(subject.operation.value)
+
+    async def run() -> None:
+        async with AsyncOpenAI(api_key="x", base_url=f"{provider.url}/v1") as client:
+            made = agents.Agent(name="Planner", model=OverWrapped(client, spans=spans))
+            await agents.Runner.run(made, "hi", hooks=ObservabilityHooks())
+
+    with fresh_recorder(policies=[check_with(note, name="note")]) as fresh, capture_invocations(fresh) as seen:
+        asyncio.run(run())
+        assert asked.count("chat") == calls
+        assert [
+            (each.status.value, each.usage and each.usage[:2]) for each in seen if each.operation is Operation.CHAT
+        ] == [("success", (100, 20))] * calls

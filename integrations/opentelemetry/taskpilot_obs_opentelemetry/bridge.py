@@ -26,7 +26,14 @@ from taskpilot_obs.integration import (
 )
 from taskpilot_obs.records import LLM_OPERATIONS
 from taskpilot_obs_opentelemetry.claims import NativeCalls, SpanCall, number_of
-from taskpilot_obs_opentelemetry.outcomes import SpanOutcome, end_with, outcome_of, write_answer, write_stream
+from taskpilot_obs_opentelemetry.outcomes import (
+    SpanOutcome,
+    end_with,
+    outcome_of,
+    write_answer,
+    write_request,
+    write_stream,
+)
 from taskpilot_obs_opentelemetry.tree import MOST_LIVE, Node
 
 if TYPE_CHECKING:
@@ -187,13 +194,17 @@ class GenAiBridge(SpanProcessor):
 
     def _end_llm(self, node: Node, kind: dialects.SpanMeaning, outcome: SpanOutcome, at_unix_ns: int) -> None:
         attributes = node.span.attributes or {}
+        if node.failure is not None and outcome.status is Status.CANCELLED:
+            outcome = node.failure  # a framework cancels its own task where a stream fails
         outer = node.llm_above()
         if outer is not None:
+            outer.failure = outcome if outcome.is_failure() else None
             self._lend(node, outer)
             return
         above = self._run_above(node)
         if isinstance(above, LlmInvocation) and node.began_within(above) and not node.judges(above):
             self.folded += 1
+            write_request(above, node.span)
             if above.usage is None and not node.lent and dialects.counts_of(attributes):
                 write_answer(above, node.span, node.took)
             _write_streams(above, node)

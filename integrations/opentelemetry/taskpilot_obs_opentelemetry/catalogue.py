@@ -22,6 +22,8 @@ class CatalogueEntry(NamedTuple):
     """What the application has to do itself."""
     refused_from: tuple[int, ...] | None = None
     """The version from which the instrumentors do nothing, in silence."""
+    instead: str = ""
+    """What observes it from that version on."""
     imported_as: str = ""
     """The module that the application imports; left out, the target's name."""
 
@@ -57,6 +59,7 @@ CATALOGUE: Final = (
         "google-genai",
         instrumentors=("opentelemetry-instrumentation-google-genai",),
         refused_from=(3,),
+        instead="use wrap(client) of taskpilot_obs_google_genai",
         imported_as="google.genai",
     ),
     CatalogueEntry("haystack", "haystack-ai", by_hand="call observe() of taskpilot_obs_haystack"),

@@ -14,6 +14,7 @@ from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Status
 
 _NS_PER_S: Final = 1_000_000_000
 _DEEPEST: Final = 16
+_UNNAMED: Final = "_OTHER"
 
 
 class SpanOutcome(NamedTuple):
@@ -23,6 +24,10 @@ class SpanOutcome(NamedTuple):
     error_type: str | None = None
     error: BaseException | None = None
     """The exception itself, where it is known."""
+
+    def is_failure(self) -> bool:
+        """Whether it is an error that has a name: instrumentors call streams that are left `_OTHER`."""
+        return self.status is Status.ERROR and self.error_type not in (None, _UNNAMED)
 
 
 def outcome_of(span: ReadableSpan, before: BaseException | None) -> SpanOutcome:
@@ -68,13 +73,19 @@ def write_answer(call: LlmInvocation, span: ReadableSpan, took: Mapping[str, obj
     counts = dialects.counts_of(attributes) or took
     if counts:
         call.record_usage(**counts)
-    call.record_request(
-        model=dialects.request_model_of(span.name, attributes), provider=dialects.provider_of(attributes)
-    )
+    write_request(call, span)
     call.record_answer(
         model=dialects.response_model_of(attributes),
         response_id=dialects.response_id_of(attributes),
         finish_reasons=dialects.finish_reasons_of(attributes),
+    )
+
+
+def write_request(call: LlmInvocation, span: ReadableSpan) -> None:
+    """Note which model an LLM span asked; what is known already stays."""
+    attributes = span.attributes or {}
+    call.record_request(
+        model=dialects.request_model_of(span.name, attributes), provider=dialects.provider_of(attributes)
     )
 
 

@@ -83,7 +83,8 @@ def _own_spans(target: CatalogueEntry, numbers: tuple[int, ...]) -> tuple[State,
         return State.AVAILABLE, "its own spans, without content"
     if target.refused_from is not None and numbers >= target.refused_from:
         by, version_ = target.instrumentors[0], target.refused_from[0]
-        return State.REFUSED, f"{by} does nothing from version {version_} on, in silence"
+        instead = f": {target.instead}" if target.instead else ""
+        return State.REFUSED, f"{by} does nothing from version {version_} on, in silence{instead}"
     return None
 
 

@@ -10,6 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from taskpilot_obs.genai_dialects import SpanMeaning, kind_of
 from taskpilot_obs.integration import ActiveInvocation, Scope, current_question, is_within
 from taskpilot_obs.records import LLM_OPERATIONS
+from taskpilot_obs_opentelemetry.outcomes import SpanOutcome
 
 MOST_LIVE: Final = 10_000
 """Live spans that are kept; past it the oldest is forgotten."""
@@ -23,6 +24,7 @@ class Node:
         "around_was_open",
         "beneath",
         "ended",
+        "failure",
         "fault",
         "folded",
         "lent",
@@ -57,6 +59,8 @@ class Node:
         """The usage that the same call stated beneath."""
         self.beneath: ReadableSpan | None = None
         """The span of an inner layer of the same call: it may know of a stream what this one does not state."""
+        self.failure: SpanOutcome | None = None
+        """How the last request beneath failed, where an inner layer of the same call states it."""
         self.ended = False
         self.fault = sys.exc_info()[1]
         """What was being handled when it began, and is none of its own."""
@@ -99,5 +103,12 @@ class Node:
             at = at.parent
             kind = at.kind()
             if kind is not None:
-                return at if kind.operation in LLM_OPERATIONS and not at.ended else None
+                return at if kind.operation in LLM_OPERATIONS and at.lasted_beyond(self.span.start_time or 0) else None
         return None
+
+    def lasted_beyond(self, time_unix_ns: int) -> bool:
+        """Whether the span ended after a time, or has not ended.
+
+        Where a stream is left, the span of an inner layer may end after that of an outer one.
+        """
+        return not self.ended or (self.span.end_time or 0) > time_unix_ns

@@ -284,6 +284,30 @@ def test_layers_of_spans_are_one_call(bridged: Bridged, seen: Captured[Invocatio
 # --- how they end ----------------------------------------------------------------------------------------------------
 
 
+def test_an_inner_layer_that_ends_last(bridged: Bridged, seen: Captured[Invocation]) -> None:
+    """Where a stream is left, its inner span may end after the outer one: they are one call. A later one is not."""
+    outer = bridged.tracer.start_span("chat gpt-4o-mini", attributes=CHAT)
+    beneath = trace.set_span_in_context(outer)
+    inner = bridged.tracer.start_span("chat gpt-4o-mini", beneath, attributes=CHAT)
+    outer.end()
+    inner.end()
+    assert (len(seen), bridged.bridge.folded) == (1, 1)
+    bridged.tracer.start_span("chat gpt-4o-mini", beneath, attributes=CHAT).end()
+    assert len(seen) == 2
+
+
+def test_a_framework_that_cancels_a_failed_stream(bridged: Bridged, seen: Captured[Invocation]) -> None:
+    """The request beneath states why: its last attempt decides, and a stream that is left names no error."""
+    for ends in (["ValueError"], ["ValueError", "CancelledError"], ["_OTHER"]):
+        with bridged.span("chat gpt-4o-mini", attributes=CHAT) as outer:
+            for error_type in ends:
+                with bridged.span("chat gpt-4o-mini", attributes=CHAT) as inner:
+                    inner.set_attribute("error.type", error_type)
+                    inner.set_status(trace.StatusCode.ERROR)
+            outer.set_attribute("error.type", "CancelledError")
+    assert [run.status.value for run in seen] == ["error", "cancelled", "cancelled"]
+
+
 def test_cancelled_and_abandoned(bridged: Bridged, seen: Captured[Invocation]) -> None:
     """Frameworks leave the status of a cancelled task unset; the exception in flight tells."""
 

@@ -155,7 +155,8 @@ def test_failures_without_response_id_are_recorded_once() -> None:
     """Ten concurrent failures of LangChain that OpenAI's instrumentor sees as well are ten records."""
     failing = results("langchain")["failing"]
     assert (failing["http"], len(calls(failing))) == (10, 10)
-    assert {call["error"] for call in calls(failing)} == {"langchain_openai.chat_models.base.OpenAIAPIError"}
+    (error,) = {call["error"] for call in calls(failing)}
+    assert error in ("langchain_openai.chat_models.base.OpenAIAPIError", "openai.InternalServerError")  # by its version
 
 
 def test_mcp_servers() -> None:

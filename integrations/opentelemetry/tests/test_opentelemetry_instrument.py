@@ -242,7 +242,8 @@ def test_what_cannot_be_done_is_reported(caplog: pytest.LogCaptureFixture) -> No
     assert by_name["crewai"].state is State.MISSING
     assert str(by_name["crewai"]) == "crewai: missing, crewai is not installed"
     assert by_name["google_genai"].state is State.REFUSED
-    assert "does nothing from version 3 on, in silence" in by_name["google_genai"].text
+    refusal = "does nothing from version 3 on, in silence: use wrap(client) of taskpilot_obs_google_genai"
+    assert refusal in by_name["google_genai"].text
     assert by_name["langchain"].state is State.BY_HAND
     assert by_name["anthropic"].state is State.ON
     with caplog.at_level(logging.INFO, "taskpilot_obs"):
@@ -295,10 +296,11 @@ def test_doctor_reports_what_can_be_observed() -> None:
     """One finding for each SDK or framework that is installed, with what to do."""
     from typer import Typer
 
-    from taskpilot_obs.cli.doctor import register
+    from taskpilot_obs.cli import doctor
+    from taskpilot_obs.cli._program import add_commands
 
     app = Typer()
-    register(app)
+    add_commands(app, doctor)
     findings = json.loads(CliRunner().invoke(app, ["--json"]).stdout)
     about = {one["text"].partition(" ")[0]: one for one in findings if one["check"] == "observed"}
     assert about["anthropic"]["level"] == "ok"

@@ -71,25 +71,25 @@ class Spec(NamedTuple):
     base_url: str | None
 
 
+class ArmDescription(NamedTuple):
+    """What a report says about an arm."""
+
+    provider: str | None
+    model: str | None
+    base_url: str | None
+    client: str | None
+
+
+NOT_DESCRIBED: Final = ArmDescription(None, None, None, None)
+
+
 class ConnectedArm(NamedTuple):
     """An arm that can be asked."""
 
     name: str
     ask: Ask
-    provider: str | None = None
-    model: str | None = None
-    base_url: str | None = None
-    client: str | None = None
+    described: ArmDescription = NOT_DESCRIBED
     close: Callable[[], Awaitable[None]] | None = None
-
-    def described(self) -> dict[str, str | None]:
-        """What a report says about it."""
-        return {
-            "provider": self.provider,
-            "model": self.model,
-            "base_url": self.base_url,
-            "client": self.client,
-        }
 
 
 def spec_of(text: str) -> Spec:
@@ -126,10 +126,11 @@ def connected(spec: Spec, recorder: Recorder, timeout_s: float) -> ConnectedArm:
     """
     if spec.provider is None:
         ask = imported(spec.model, f"arm {spec.name!r}: write MODULE:FUNCTION")
-        return ConnectedArm(spec.name, ask, client=spec.model)
+        return ConnectedArm(spec.name, ask, NOT_DESCRIBED._replace(client=spec.model))
     connect = _connector(spec.provider)
     model = connect(spec.model, base_url=spec.base_url, recorder=recorder, timeout_s=timeout_s)
-    return ConnectedArm(spec.name, model.ask, model.provider, spec.model, model.base_url, model.client, model.aclose)
+    described = ArmDescription(model.provider, spec.model, model.base_url, model.client)
+    return ConnectedArm(spec.name, model.ask, described, model.aclose)
 
 
 def unconnected(spec: Spec) -> ConnectedArm:
@@ -140,7 +141,7 @@ def unconnected(spec: Spec) -> ConnectedArm:
 
     if spec.provider is None:
         return ConnectedArm(spec.name, refuse)
-    return ConnectedArm(spec.name, refuse, canonical(spec.provider), spec.model, spec.base_url)
+    return ConnectedArm(spec.name, refuse, ArmDescription(canonical(spec.provider), spec.model, spec.base_url, None))
 
 
 def _connector(provider: str) -> Connector:

@@ -9,7 +9,7 @@ from decimal import Decimal
 from functools import reduce
 from typing import NamedTuple
 
-from taskpilot_obs.records import LLM_OPERATIONS, Invocation, Pricing, Record, Usage
+from taskpilot_obs.records import LLM_OPERATIONS, NO_USAGE, Invocation, Pricing, Record, Usage
 from taskpilot_obs.stats.model import Frozen, Usd
 from taskpilot_obs.usage.values import sum_of
 
@@ -52,7 +52,7 @@ class Spent(NamedTuple):
 
     provider: str | None = None
     model: str | None = None
-    usage: Usage = Usage()
+    usage: Usage = NO_USAGE
     cost: Decimal | None = None
     telemetry_id: str | None = None
 
@@ -100,7 +100,7 @@ def _of_calls(calls: Sequence[Invocation]) -> Spent:
     return Spent(
         last.provider,
         last.model,
-        reduce(sum_of, [call.usage for call in calls if call.usage is not None], Usage()),
+        reduce(sum_of, [call.usage for call in calls if call.usage is not None], NO_USAGE),
         None if unknown else sum((call.cost or Decimal(0) for call in calls), Decimal(0)),
         last.invocation_id if len(calls) == 1 else None,
     )

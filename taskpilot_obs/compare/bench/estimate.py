@@ -59,8 +59,9 @@ def _usage(call: Planned) -> Usage:
 
 
 def _cost(arm: ConnectedArm, usage: Usage, prices: PriceTable) -> Decimal | None:
-    if arm.model is None:
+    provider, model, *_ = arm.described
+    if model is None:
         return None
     return prices.price(
-        usage, provider=arm.provider, request_model=arm.model, response_model=None, at_unix_ns=time.time_ns()
+        usage, provider=provider, request_model=model, response_model=None, at_unix_ns=time.time_ns()
     ).cost

@@ -110,9 +110,11 @@ class Runner:
     # --- pace --------------------------------------------------------------------------------------------------------
 
     async def _ask_all(self, calls: Sequence[Planned]) -> None:
-        await self._closed([call for call in calls if call.warm_up])
         measured = [call for call in calls if not call.warm_up]
-        await (self._closed(measured) if self._plan.rate_per_s is None else self._open(measured))
+        # A Ctrl-C in a call has stopped the event loop by then; raised here again, it would keep `run` from saving.
+        with suppress(KeyboardInterrupt):
+            await self._closed([call for call in calls if call.warm_up])
+            await (self._closed(measured) if self._plan.rate_per_s is None else self._open(measured))
 
     async def _closed(self, calls: Sequence[Planned]) -> None:
         waiting = iter(calls)

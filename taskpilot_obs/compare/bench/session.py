@@ -175,7 +175,7 @@ class Session:
                 measured[call.arm].append(call)
         start, end = _span([call for found in measured.values() for call in found])
         took = (end - start).total_seconds()
-        described = {name: arm.described() for name, arm in self.arms.items()}
+        described = {name: arm.described._asdict() for name, arm in self.arms.items()}
         return BenchmarkReport(
             run_id=self.plan.run_id,
             name=self.plan.name,

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from taskpilot_obs.rules.cases import At, Case, Expected, resolves, scenario
-from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
+from taskpilot_obs.rules.series import Counters, absent, by_label, histogram, ramp, steady, then, twice
 
 FOLDER = "agents"
 ONE = 'job="shop",instance="shop-1:9464"'
 AGENT = f'{ONE},agent="planner"'
-OK, BAD = f'agent_runs_total{{{AGENT},status="success"}}', f'agent_runs_total{{{AGENT},status="error"}}'
+OK, BAD = by_label("agent_runs_total", AGENT, "status", "success", "error")
 ACTIVE = f"agent_active_runs{{{AGENT}}}"
 INFO = f'taskpilot_obs_info{{{ONE},version="1",service="shop",service_version="7"}}'
 RUNS = Counters(OK, BAD)

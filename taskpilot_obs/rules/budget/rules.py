@@ -15,7 +15,6 @@ from taskpilot_obs.semconv import Label
 _LABELS: Final = (Label.BUDGET, Label.PERIOD)
 BUDGET: Final = "Budget {{ $labels.budget }} ({{ $labels.period }}) of {{ $labels.job }}"
 _SPENT: Final = f"{PERCENT} of the limit is spent. In enforce mode calls are refused"
-_SPENDING: Final = AlertSignal("budget_used", AlertKind.ABSENCE)
 USED: Final = "budget:llm_budget_used:ratio"
 RESETS: Final = "budget:llm_budget_resets:timestamp_seconds"
 PROJECTED: Final = "budget:llm_budget_used:ratio_projected"
@@ -44,10 +43,17 @@ def _causes(settings: RuleSettings) -> RuleGroup:
 
 def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     """Alerts of the folder `budget`."""
+    limits = settings.budget
     return (
-        _nearly_used(settings),
-        _almost_gone(settings),
-        _projected(settings),
+        *_spent(settings),
+        AlertSignal("budget_projected", AlertKind.ABSENCE).warning(
+            "TaskpilotBudgetRunsOut",
+            f"{PROJECTED} > 1\nand {USED} > {number(limits.projection_min_percent / 100)}\nand {USED} < 1",
+            f"{BUDGET} will not last: {PERCENT} by the end of the period",
+            f"At the rate of the last {limits.projection_window}, {PERCENT} of the limit will be spent when the period"
+            " ends.",
+            settings.lasting,
+        ),
         AlertSignal("budget_refusals", AlertKind.EVENT).warning(
             "TaskpilotBudgetRefusals",
             f"{REFUSALS.over('1h')} > 0",
@@ -58,31 +64,29 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
     )
 
 
-def _nearly_used(settings: RuleSettings) -> Alert:
-    share = settings.budget.warning_percent
-    return _SPENDING.warning(
-        "TaskpilotBudgetNearlyUsed",
-        f"{USED} > {number(share / 100)}",
-        f"{BUDGET} is {PERCENT} spent (above {percent(share)})",
-        f"{_SPENT} once there is no room for them.",
-        settings.lasting,
-    )
-
-
-def _almost_gone(settings: RuleSettings) -> Alert:
-    """Without `for`, which would start over whenever the label that tells of failed runs comes or goes."""
-    share = settings.budget.critical_percent
-    return _SPENDING.critical(
-        "TaskpilotBudgetAlmostGone",
-        causes.explaining(
-            settings,
-            causes.BUDGETS,
-            with_failing_runs=f"({USED} and {REFUSALS.over('1h')} > 0)",
-            labels=_LABELS,
+def _spent(settings: RuleSettings) -> tuple[Alert, Alert]:
+    limits, signal = settings.budget, AlertSignal("budget_used", AlertKind.ABSENCE)
+    return (
+        signal.warning(
+            "TaskpilotBudgetNearlyUsed",
+            f"{USED} > {number(limits.warning_percent / 100)}",
+            f"{BUDGET} is {PERCENT} spent (above {percent(limits.warning_percent)})",
+            f"{_SPENT} once there is no room for them.",
+            settings.lasting,
         ),
-        f"{BUDGET} is {PERCENT} spent",
-        f"{_SPENT} once there is no room for them. Fires above {percent(share)}, and where runs fail because they are"
-        " refused.",
+        signal.critical(
+            "TaskpilotBudgetAlmostGone",
+            causes.explaining(
+                settings,
+                causes.BUDGETS,
+                with_failing_runs=f"({USED} and {REFUSALS.over('1h')} > 0)",
+                labels=_LABELS,
+            ),
+            f"{BUDGET} is {PERCENT} spent",
+            f"{_SPENT} once there is no room for them. Fires above {percent(limits.critical_percent)}, and where runs"
+            " fail because they are refused.",
+            # No wait: it would start over whenever the label that tells of failed runs comes or goes.
+        ),
     )
 
 
@@ -95,17 +99,5 @@ def _other_limits(settings: RuleSettings) -> Alert:
         f"{BUDGET} has {WHOLE} other limits in its store",
         f"Processes keep {WHOLE} other limits under its name, and what is spent counts against all of them. Each"
         " process alerts and refuses by its own.",
-        settings.lasting,
-    )
-
-
-def _projected(settings: RuleSettings) -> Alert:
-    limits = settings.budget
-    return AlertSignal("budget_projected", AlertKind.ABSENCE).warning(
-        "TaskpilotBudgetRunsOut",
-        f"{PROJECTED} > 1\nand {USED} > {number(limits.projection_min_percent / 100)}\nand {USED} < 1",
-        f"{BUDGET} will not last: {PERCENT} by the end of the period",
-        f"At the rate of the last {limits.projection_window}, {PERCENT} of the limit will be spent when the period"
-        " ends.",
         settings.lasting,
     )

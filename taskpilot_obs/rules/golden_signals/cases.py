@@ -19,12 +19,12 @@ from taskpilot_obs.rules.golden_signals.expected import (
     task_cost,
     violations,
 )
-from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
+from taskpilot_obs.rules.series import Counters, absent, by_label, histogram, ramp, steady, then, twice
 
-OK, BAD = f'workflow_runs_total{{{RUN},status="success"}}', f'workflow_runs_total{{{RUN},status="error"}}'
+OK, BAD = by_label("workflow_runs_total", RUN, "status", "success", "error")
 COST = f'llm_cost_usd_total{{{ONE},agent="planner",model="m1",provider="acme"}}'
 VIOLATION = f'policy_violations_total{{{RUN},agent="planner",policy="pii",severity="high"}}'
-CORRECT, WRONG = f'llm_feedback_total{{{ONE},verdict="correct"}}', f'llm_feedback_total{{{ONE},verdict="incorrect"}}'
+CORRECT, WRONG = by_label("llm_feedback_total", ONE, "verdict", "correct", "incorrect")
 RUNS, VERDICTS = Counters(OK, BAD), Counters(CORRECT, WRONG)
 SPENDING, DENIALS = Counters(OK, BAD, COST), Counters(OK, BAD, VIOLATION)
 SUCCESS_BURN = ("TaskpilotSuccessBudgetBurnFast", "TaskpilotSuccessBudgetBurnSlow")

@@ -30,8 +30,7 @@ def alerts(settings: RuleSettings) -> tuple[Alert, ...]:
         _provider_failing(settings, known),
         *others,
         _prompt_cache(settings),
-        _cost_per_hour(settings),
-        _cost_spike(settings),
+        *_cost(settings),
     )
 
 
@@ -188,29 +187,27 @@ def _prompt_cache(settings: RuleSettings) -> Alert:
     )
 
 
-def _cost_per_hour(settings: RuleSettings) -> Alert:
-    limit = settings.llm.cost_per_hour_usd
-    return AlertSignal("llm_cost", AlertKind.SPEND).warning(
-        "TaskpilotLLMCostPerHourHigh",
-        f"sum by ({settings.scope.by()}) ({_COST}) > {number(limit)}",
-        f"LLM calls cost {USD} in the last hour: {OF_JOB} (above {usd(limit)})",
-        f"The LLM calls of {OF_JOB} with a known price cost {USD} in the last hour.",
-        settings.lasting,
-    )
-
-
-def _cost_spike(settings: RuleSettings) -> Alert:
-    limits = settings.llm
-    total = f"sum by ({settings.scope.by()}) ({_COST})"
+def _cost(settings: RuleSettings) -> list[Alert]:
+    limits, scope = settings.llm, settings.scope
+    total = f"sum by ({scope.by()}) ({_COST})"
     days = [f'label_replace({total[:-1]} offset {day}d), "slice", "{day}", "", "")' for day in (1, 2, 3)]
-    usual = f"avg by ({settings.scope.by()}) (\n    " + "\n    or\n    ".join(days) + "\n  )"
-    return AlertSignal("llm_cost_spike", AlertKind.SPEND).warning(
-        "TaskpilotLLMCostSpike",
-        f"{total} > {number(limits.spike_min_usd)}\nand\n{total} > {number(limits.spike_factor)} *\n  {usual}\n"
-        f"and {known_for(settings.scope, '3d')}",
-        f"LLM cost spike: {USD} in the last hour, over {number(limits.spike_factor)} times the usual: {OF_JOB}",
-        f"The LLM calls of {OF_JOB} cost {USD} in the last hour, more than {number(limits.spike_factor)} times"
-        " the mean of the"
-        f" same hour of the last 3 days, and more than {usd(limits.spike_min_usd)}.",
-        settings.lasting,
-    )
+    usual = f"avg by ({scope.by()}) (\n    " + "\n    or\n    ".join(days) + "\n  )"
+    factor = number(limits.spike_factor)
+    return [
+        AlertSignal("llm_cost", AlertKind.SPEND).warning(
+            "TaskpilotLLMCostPerHourHigh",
+            f"{total} > {number(limits.cost_per_hour_usd)}",
+            f"LLM calls cost {USD} in the last hour: {OF_JOB} (above {usd(limits.cost_per_hour_usd)})",
+            f"The LLM calls of {OF_JOB} with a known price cost {USD} in the last hour.",
+            settings.lasting,
+        ),
+        AlertSignal("llm_cost_spike", AlertKind.SPEND).warning(
+            "TaskpilotLLMCostSpike",
+            f"{total} > {number(limits.spike_min_usd)}\nand\n{total} > {factor} *\n  {usual}\n"
+            f"and {known_for(scope, '3d')}",
+            f"LLM cost spike: {USD} in the last hour, over {factor} times the usual: {OF_JOB}",
+            f"The LLM calls of {OF_JOB} cost {USD} in the last hour, more than {factor} times the mean of the same hour"
+            f" of the last 3 days, and more than {usd(limits.spike_min_usd)}.",
+            settings.lasting,
+        ),
+    ]

@@ -26,9 +26,9 @@ from taskpilot_obs.rules.llm.expected import (
     spike,
     unpriced,
 )
-from taskpilot_obs.rules.series import Counters, absent, histogram, ramp, steady, then, twice
+from taskpilot_obs.rules.series import Counters, absent, by_label, histogram, ramp, steady, then, twice
 
-OK, BAD = f'llm_requests_total{{{CALL},status="success"}}', f'llm_requests_total{{{CALL},status="error"}}'
+OK, BAD = by_label("llm_requests_total", CALL, "status", "success", "error")
 LIMITED = f'llm_errors_total{{{CALL},error_type="rate_limit"}}'
 RETRIES = f"llm_retries_total{{{MODEL}}}"
 UNPRICED, NO_USAGE = f"llm_unpriced_requests_total{{{MODEL}}}", f"llm_usage_missing_total{{{MODEL}}}"

@@ -55,7 +55,6 @@ def calls_chart(points: Sequence[Stats]) -> Drawing:
 
 
 def latency_chart(points: Sequence[Stats]) -> Drawing:
-    """The 95th percentile of latency over time."""
-    return over_time(
-        points, "Latency, 95th percentile", [Series("p95", [point.latency.p95_ms for point in points])], figures.ms
-    )
+    """The 95th percentile of the latency of LLM calls over time."""
+    series = [Series("p95", [point.latency.p95_ms for point in points])]
+    return over_time(points, "Latency of LLM calls, 95th percentile", series, figures.ms)

@@ -79,7 +79,7 @@ def time_fields(query: TimedQuery) -> list[FormField]:
     """The choice of a period, and of its two ends; a period that was typed into the URL is offered too."""
     known = PERIODS if query.period in dict(PERIODS) else ((query.period, query.period), *PERIODS)
     chosen, offered = (query.period, known) if query.start is None else ("", (_FROM_TO, *known))
-    ends = [_end("start", "From", query.start), _end("end", "To", query.end)]
+    ends = [_end("start", "From (UTC)", query.start), _end("end", "To (UTC)", query.end)]
     return [FormField("period", "Period", chosen, offered), *ends]
 
 

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from taskpilot_obs._support import figures
 from taskpilot_obs._support.charts import strip
+from taskpilot_obs._support.timestamps import MICROSECOND
 from taskpilot_obs.server import blocks
 from taskpilot_obs.server.pages.calls import TONES
 from taskpilot_obs.server.pages.query import PageQuery
@@ -91,10 +92,10 @@ def _step(step: Step, tree: RunTree) -> list[blocks.Cell]:
 
 def _strip(step: Step, tree: RunTree) -> Markup:
     first, last = tree.start or step.start, tree.end or step.end
-    whole = max((last - first) / timedelta(microseconds=1), 1.0)
+    whole = max((last - first) / MICROSECOND, 1.0)
 
     def part(at: datetime) -> float:
-        return ((at - first) / timedelta(microseconds=1)) / whole
+        return ((at - first) / MICROSECOND) / whole
 
     colour = _FAILED if step.status in ("error", "timeout", "blocked") else _COLOURS.get(step.operation, 7)
     begins = figures.ms((step.start - first) / timedelta(milliseconds=1))

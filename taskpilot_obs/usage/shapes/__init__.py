@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from taskpilot_obs.records import Usage
+from taskpilot_obs.records import NO_USAGE, Usage
 from taskpilot_obs.usage.fields import Fields, first, inner, text
 from taskpilot_obs.usage.shapes import (
     anthropic,
@@ -95,7 +95,6 @@ _COSTS: Final = tuple(shape.cost for shape in SHAPES if shape.cost is not None)
 _BODY_COSTS: Final = tuple(shape.body_cost for shape in SHAPES if shape.body_cost is not None)
 _COUNT_APART: Final = tuple(shape.counts_apart for shape in SHAPES if shape.counts_apart is not None)
 _UNKNOWN: Final = len(SHAPES)
-_NOTHING_STATED: Final = Usage()
 _TOTALS: Final = ("total_tokens", "totalTokenCount", "total_token_count", "totalTokens")
 PROVISIONED: Final = "provisioned_throughput"
 
@@ -122,7 +121,7 @@ def read_counts(usage: Fields, provider: str | None = None) -> tuple[Usage | Non
             if counts[name] is None:
                 counts[name] = first(usage, *spellings)
     found, inconsistent = from_counts(**counts)
-    return (None if found == _NOTHING_STATED else found), inconsistent
+    return (None if found == NO_USAGE else found), inconsistent
 
 
 def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
