@@ -74,7 +74,7 @@ for name in ${*:-agent_framework anthropic azure_monitor crewai google_adk googl
     # shellcheck disable=SC2046,SC2086  lists of requirements and of tests
     "$bin/pip" install -q --disable-pip-version-check -e '.[otel,cli,store]' pytest pytest-timeout hypothesis $wanted
     "$bin/pip" list --format json --disable-pip-version-check >"$results/$name.packages.json"
-    CI=true TASKPILOT_OBS_FRAMEWORK="$framework" "$bin/pytest" -q -p no:cacheprovider --junit-xml "$results/$name.xml" \
+    CI=true TASKPILOT_OBS_FRAMEWORK="$framework" "$bin/pytest" -q -m "not full" -p no:cacheprovider --junit-xml "$results/$name.xml" \
         $(tests "$name") || failed=1
 done
 python3 scripts/frameworks_page.py "$results"

@@ -67,7 +67,9 @@ def inject(headers: MutableMapping[str, str], *, baggage: bool = False) -> None:
 
 def _as_baggage(scope: Scope) -> dict[str, str]:
     values = (scope.request_id, scope.tenant, scope.user, scope.session)
-    return {name: value for name, value in zip(_BAGGAGE, values, strict=True) if value is not None}
+    # A lone surrogate would raise while the header is written, and cost the receiver all other entries too.
+    named = zip(_BAGGAGE, values, strict=True)
+    return {name: value.encode("utf-8", "replace").decode() for name, value in named if value is not None}
 
 
 _BAGGAGE: Final = (Attr.REQUEST_ID, Attr.TENANT_ID, Attr.USER_ID, Attr.SESSION_ID)

@@ -162,6 +162,10 @@ def test_an_argument_that_is_no_text(url: str, command: list[str]) -> None:
         ["export", "{missing}/x.csv", "--store", "{url}"],
         ["audit", "verify", "{missing}"],
         ["audit", "prune", "{missing}", "--keep", "1d"],
+        ["bench", "--resume", "{missing}"],
+        ["bench", "--providers", "openai/gpt-4o", "--tasks", "{missing}"],
+        ["rules", "render", "--out", "/dev/null/x"],
+        ["export-assets", "/dev/null/x"],
     ],
     ids=" ".join,
 )
@@ -173,6 +177,7 @@ def test_errors_have_no_numbers_of_the_system(url: str, tmp_path: Path, command:
     assert shown.exception is None or isinstance(shown.exception, SystemExit)
     assert "Errno" not in shown.output
     assert len(shown.output) > 20
+    assert not (tmp_path / "missing").exists(), "a wrong path must not be made"
 
 
 def test_a_wrong_duration_is_wrong_usage(tmp_path: Path) -> None:

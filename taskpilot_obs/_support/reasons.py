@@ -10,3 +10,9 @@ def reason_of(error: BaseException) -> str:
     """
     stated = getattr(error, "strerror", None)
     return stated if isinstance(stated, str) and stated else str(error)
+
+
+def reason_with_path(error: BaseException) -> str:
+    """The reason, and the path that an `OSError` holds, for messages that do not name it themselves."""
+    path = getattr(error, "filename", None)
+    return reason_of(error) if path is None else f"{path}: {reason_of(error)}"

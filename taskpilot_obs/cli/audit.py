@@ -14,6 +14,7 @@ from typing import Annotated, Final
 
 import typer
 
+from taskpilot_obs._support.reasons import reason_with_path
 from taskpilot_obs.audit.encoding import to_json
 from taskpilot_obs.audit.files import find_logs
 from taskpilot_obs.audit.manifest import Anchor, read_anchors
@@ -176,7 +177,7 @@ def _refusals() -> Iterator[None]:
     except (AuditLogError, OSError) as error:
         if isinstance(error, OSError) and error.filename is None:
             raise  # what is printed cannot be written
-        complain(error)
+        complain(reason_with_path(error) if isinstance(error, OSError) else error)
         raise typer.Exit(CANNOT_READ) from error
 
 

@@ -10,6 +10,7 @@ import typer
 
 from taskpilot_obs._support.assets import export_assets, prometheus_lines
 from taskpilot_obs._support.kubernetes import Placement, export_manifests
+from taskpilot_obs._support.reasons import reason_with_path
 from taskpilot_obs.cli._output import say, working
 from taskpilot_obs.exceptions import ConfigurationError
 
@@ -49,7 +50,7 @@ def export(
         else:
             _export_files(target, overwrite=overwrite)
     except (ConfigurationError, OSError) as problem:
-        raise typer.BadParameter(str(problem), param_hint="DIR") from problem
+        raise typer.BadParameter(reason_with_path(problem), param_hint="DIR") from problem
 
 
 def _export_files(target: Path, *, overwrite: bool) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpilot_obs._support.assets import RULES, SETTINGS, observability_dir
+from taskpilot_obs._support.reasons import reason_with_path
 from taskpilot_obs.cli._output import say
 from taskpilot_obs.cli._program import CommandGroup
 from taskpilot_obs.exceptions import ConfigurationError, MissingExtraError
@@ -54,7 +55,7 @@ def render(
     except (ConfigurationError, MissingExtraError) as problem:
         raise typer.BadParameter(str(problem), param_hint="--aliases") from problem
     except OSError as problem:
-        raise typer.BadParameter(str(problem), param_hint="--out") from problem
+        raise typer.BadParameter(reason_with_path(problem), param_hint="--out") from problem
     say(f"{len(written)} files written to {out}")
 
 

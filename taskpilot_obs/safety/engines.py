@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple, SupportsFloat, TypedDict, cast
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.records import Operation, Severity, Stage, Verdict
 from taskpilot_obs.safety.asked import Approved, as_approved, settle_approval
@@ -231,7 +232,7 @@ def read_files(files: Files, text: re.Pattern[str]) -> dict[str, str]:
         try:
             texts[str(path)] = Path(path).read_bytes().decode("utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{path}: cannot be read: {error}") from None
+            raise ConfigurationError(f"{path}: cannot be read: {reason_of(error)}") from None
         if _nesting(text.sub(r"\g<rest>", texts[str(path)])) > MOST_LEVELS:
             raise ConfigurationError(f"{path}: brackets are nested deeper than {MOST_LEVELS} levels")
     return texts

@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.compare.bench.calls import BenchCall
 from taskpilot_obs.compare.bench.plan import Plan
 from taskpilot_obs.compare.bench.runner import Reporter
@@ -26,19 +27,19 @@ class Folder(Reporter):
     """The files of one run: `plan.json`, `calls.jsonl`, and the reports at its end. Only their owner reads them.
 
     Args:
-        path: made where it is missing.
-
-    Raises:
-        OSError: it cannot be written.
+        path: made by `write_plan` where it is missing.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._ends_whole = False
-        path.mkdir(parents=True, exist_ok=True)
 
     def write_plan(self, plan: Plan) -> None:
-        """Keep what the run does."""
+        """Keep what the run does.
+
+        Raises:
+            OSError: the folder cannot be made or written.
+        """
         self.write(PLAN, plan.model_dump_json(indent=2))
 
     def read_plan(self) -> Plan:
@@ -50,7 +51,8 @@ class Folder(Reporter):
         try:
             return Plan.model_validate_json((self.path / PLAN).read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{self.path} holds no benchmark run that could be resumed: {error}") from error
+            why = reason_of(error)
+            raise ConfigurationError(f"{self.path} holds no benchmark run that could be resumed: {why}") from error
 
     def read_calls(self) -> list[BenchCall]:
         """The calls that were complete. A line that was cut off by a crash is left out: its call is made again.
@@ -82,7 +84,8 @@ class Folder(Reporter):
             opened.truncate(opened.read().rfind(b"\n") + 1)
 
     def write(self, name: str, text: str) -> None:
-        """Write one file of the folder."""
+        """Write one file of the folder, which is made where it is missing."""
+        self.path.mkdir(parents=True, exist_ok=True)
         self._put(self.path / name, os.O_TRUNC, text)
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -85,6 +86,8 @@ class Runner:
         self._ended: list[Outcome] = []
         self.stopped: str | None = None
         """Why the run ended early; None where it did not."""
+        self._one_saves = threading.Lock()
+        """A cancelled run saves once more, perhaps while a thread still does."""
         self._failure: Exception | None = None
         """Why a call could not be checked or saved."""
 
@@ -95,17 +98,20 @@ class Runner:
             Exception: of a reporter or of a checker: the run ends at once, because it would only cost money.
         """
         over = asyncio.Event()
-        asking, saving = asyncio.create_task(self._ask_all([*calls])), asyncio.create_task(self._keep_saving(over))
+        going_on = asyncio.timeout(None)
+        saving = asyncio.create_task(self._keep_saving(over, going_on))
         try:
-            await asyncio.wait((asking, saving), return_when=asyncio.FIRST_COMPLETED)
+            async with going_on:
+                await self._ask_all([*calls])
+        except TimeoutError:
+            if not going_on.expired():
+                raise
         finally:
-            asking.cancel()
             over.set()
-            await asyncio.wait((asking, saving))
+            await asyncio.wait((saving,))
             self._save()
         if self._failure is not None:
             raise self._failure
-        asking.result()
 
     # --- pace --------------------------------------------------------------------------------------------------------
 
@@ -206,18 +212,24 @@ class Runner:
 
     # --- saving ------------------------------------------------------------------------------------------------------
 
-    async def _keep_saving(self, over: asyncio.Event) -> None:
-        """Save now and then, until the run is over or something cannot be saved; never cancelled in the middle."""
-        while not over.is_set() and self._failure is None:
+    async def _keep_saving(self, over: asyncio.Event, going_on: asyncio.Timeout) -> None:
+        """Save now and then, until the run is over; end the run where something cannot be saved."""
+        while not over.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(over.wait(), _SAVE_EVERY_S)
             await asyncio.to_thread(self._save)
+            if self._failure is not None and not over.is_set():
+                going_on.reschedule(asyncio.get_running_loop().time())
+                return
 
     def _save(self) -> None:
         """Complete what has ended with what the library recorded, and hand it over."""
-        ended, self._ended = self._ended, []
-        if not ended:
-            return
+        with self._one_saves:
+            ended, self._ended = self._ended, []
+            if ended:
+                self._save_all(ended)
+
+    def _save_all(self, ended: Sequence[Outcome]) -> None:
         for recorder in self._recorders:
             recorder.drain()
         calls = [self._complete(outcome) for outcome in ended]

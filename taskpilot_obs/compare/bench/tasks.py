@@ -9,6 +9,7 @@ from typing import Annotated, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from taskpilot_obs._support.reasons import reason_of
 from taskpilot_obs.compare.bench.checkers import Checker, check_expected, named_checker
 from taskpilot_obs.exceptions import ConfigurationError
 
@@ -72,7 +73,7 @@ def load_task(name: str, most: int | None = None) -> Task:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"task {name!r}: allowed are {', '.join(BUILT_IN)} or a JSONL file ({error})"
+            f"task {name!r}: allowed are {', '.join(BUILT_IN)} or a JSONL file ({reason_of(error)})"
         ) from error
     short = name if name in BUILT_IN else file.stem
     items = tuple(_item(short, number, line) for number, line in enumerate(lines, 1) if line.strip())
