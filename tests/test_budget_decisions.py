@@ -171,6 +171,7 @@ def test_an_exhausted_budget_states_that_calls_are_refused() -> None:
     assert (decision.verdict, decision.result) == (Verdict.ALLOW, CheckResult.PASSED)
     assert decision.reason == "calls are refused for lack of room"
     assert decision.origin == Origin(tenant="acme")
+    assert decision.time_unix_ns == NOW
     assert dict(decision.attributes) == {**FIGURES, "threshold": 1.0, "refused": True}
     (alert,) = alerts
     assert (str(alert.limit), str(alert.spent), alert.unit, alert.refused) == ("0.2", "0.12", "usd", True)

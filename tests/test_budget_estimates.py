@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,6 +66,16 @@ def test_only_the_text_of_a_chunk_counts(item: Any) -> None:
 def test_text_is_found_in_every_nesting(arguments: dict[str, Any]) -> None:
     """All text of the arguments is input, in lists, dicts and messages; model, provider and limits are not."""
     assert estimate_call((), arguments).input_tokens == 3
+
+
+@pytest.mark.parametrize(("layers", "tokens"), [(1, 3), (5, 3), (6, 3), (7, 0)])
+@pytest.mark.parametrize("wrap", [lambda inner: {"x": inner}, lambda inner: [inner]])
+def test_text_counts_down_to_the_sixth_layer(wrap: Callable[[object], object], layers: int, tokens: int) -> None:
+    """Arguments are searched so deep, and no deeper, because they may hold anything."""
+    value: object = "abcdefghi"
+    for _ in range(layers):
+        value = wrap(value)
+    assert estimate_call((), {"messages": value}).input_tokens == tokens
 
 
 def test_the_answer_is_as_long_as_stated_or_as_usual() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,7 +18,7 @@ from taskpilot_obs.budgets.reservation import Reservation
 from taskpilot_obs.budgets.status import statuses
 from taskpilot_obs.exceptions import BudgetUnavailableError
 from taskpilot_obs.records import CheckResult, Decision
-from taskpilot_obs.semconv import INTERNAL_ERRORS
+from taskpilot_obs.semconv import INTERNAL_ERRORS, WarningCode
 from taskpilot_obs.testing import capture_records, fresh_recorder
 
 MODEL = "gpt-4o"
@@ -138,6 +139,30 @@ def test_only_a_store_needs_a_thread_that_reads_figures(ledger: SteeredLedger) -
         ledger.blocking = False
 
 
+def test_a_store_that_hangs_keeps_no_shutdown(ledger: SteeredLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The thread that reads the figures is waited for as long as stated, and not until its store answers."""
+    asked, go = threading.Event(), threading.Event()
+
+    def hang(_now: object) -> int:
+        asked.set()
+        go.wait(30)
+        return 0
+
+    with budgeted(ledger) as recorder:
+        settler = parts(recorder).settler
+        monkeypatch.setattr(ledger, "release_expired", hang)
+        settler._start()
+        assert asked.wait(10)
+        stopping = threading.Thread(target=settler.stop, args=(0.0,))
+        stopping.start()
+        stopping.join(10)
+        has_stopped = not stopping.is_alive()
+        go.set()
+        assert has_stopped
+        settler.stop(10)
+        assert not settler._thread.is_alive()
+
+
 def test_what_cannot_be_charged_until_the_end_is_lost_and_counted(
     ledger: SteeredLedger, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -165,6 +190,7 @@ def test_other_limits_under_one_name_are_told_once(ledger: SteeredLedger, caplog
             settler.refresh()
         assert value("llm_budget_other_limits", labels) == 2
         assert caplog.text.count("'team' with other limits too: 2 usd, 3 usd;") == 1
+        assert f"[{WarningCode.BUDGET_OTHER_LIMITS}]" in caplog.text
         ledger.limits_of_others = {}
         settler.refresh()
         assert value("llm_budget_other_limits", labels) == 0
@@ -210,6 +236,16 @@ def test_a_block_with_several_calls_is_estimated_once(recorder: Recorder) -> Non
             with pytest.raises(RuntimeError):
                 broken()
     assert figures(recorder) == (0.12, 0)
+
+
+@pytest.mark.parametrize(("kind", "spent"), [(TimeoutError, 0.12), (RuntimeError, 0.0), (BudgetUnavailableError, 0.0)])
+def test_a_block_that_fails_is_billed_where_its_call_may_have_been(
+    recorder: Recorder, kind: type[Exception], spent: float
+) -> None:
+    """A call that timed out may be billed, so that its estimate counts; one that failed or was refused is not."""
+    with pytest.raises(kind), Reservation(recorder, model=MODEL, kwargs=STATED):
+        raise kind("no", "no")
+    assert figures(recorder) == (spent, 0)
 
 
 def test_a_block_within_a_block_reserves_nothing(recorder: Recorder) -> None:

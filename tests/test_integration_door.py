@@ -141,6 +141,17 @@ def test_a_child_of_an_adopted_run_that_is_not_current_nests_beneath_its_span() 
     assert ours.parent.span_id == span.get_span_context().span_id
 
 
+def test_an_adopted_call_carries_the_ids_of_its_span(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """The record of an adopted LLM call has the span that its framework opened, and the scope that is given."""
+    span = trace.SpanContext(trace_id=0xABC, span_id=0xDEF, is_remote=False)
+    with request_context("req-1", tenant_id="acme") as scope:
+        pass
+    recorder.adopt_llm(model="gpt-4o-mini", parent=None, span_context=span, scope=scope).stop()
+    (run,) = seen
+    assert (run.trace_id, run.span_id) == (f"{0xABC:032x}", f"{0xDEF:016x}")
+    assert (run.request_id, run.tenant) == ("req-1", "acme")
+
+
 def test_an_adopted_run_works_for_the_request_that_is_given(recorder: Recorder, seen: Captured[Invocation]) -> None:
     """Identity is that of the moment at which the framework's operation began, wherever it is adopted."""
     with request_context("req-1", tenant_id="acme") as scope:

@@ -555,6 +555,22 @@ def test_an_exporter_that_records_does_not_wait_for_itself() -> None:
     pipeline.shutdown()
 
 
+def test_locks_that_were_made_before_a_patch_are_renewed() -> None:
+    """Gevent may replace `threading.Lock` after a pipeline was made: its threads begin with locks of the new type."""
+    listing = Listing()
+    pipeline, _ = make({}, [("listing", listing, {})])
+    (batched,) = pipeline.batched
+    wakes = pipeline._wake, batched._wake
+    pipeline._lock = batched._taking = threading.RLock()  # type: ignore[assignment]  # another type than today's locks
+    pipeline.put(Item())
+    assert pipeline.flush(5)
+    assert len(listing.records) == 1
+    assert type(pipeline._lock) is type(batched._taking) is type(threading.Lock())
+    assert pipeline._wake is not wakes[0]
+    assert batched._wake is not wakes[1]
+    pipeline.shutdown(5)
+
+
 def test_of_two_callers_that_are_first_one_starts_the_drainer() -> None:
     """A caller that comes while another one starts the drainer puts its item, and starts no second one."""
     memory = Listing()

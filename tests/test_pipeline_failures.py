@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -57,6 +58,57 @@ def test_a_flush_that_raises_is_no_flush() -> None:
     assert (len(failing.records), len(good.records)) == (1, 1)
     assert internal_errors(counters) == {"flush failing": 1}
     assert pipeline.shutdown(5) is True
+
+
+def test_the_threads_of_a_pipeline_keep_no_process() -> None:
+    """Drainer and workers are daemons, whichever thread starts them: an exporter that hangs ends with the process."""
+    counters = InternalCounters()
+    batched = Batched(Failing(), name="any", counters=counters)
+    assert batched.start()
+    pipeline = Pipeline({}, [batched], counters=counters)
+    pipeline.put(Item())
+    assert batched._worker is not None
+    assert pipeline._drainer is not None
+    assert (batched._worker.daemon, pipeline._drainer.daemon) == (True, True)
+    pipeline.shutdown(5)
+
+
+def test_only_a_flush_within_a_flush_is_refused() -> None:
+    """A flush by the thread that flushes already returns False at once; that of another thread does its work."""
+    results: list[bool] = []
+
+    class Nesting(Failing):
+        def flush(self, _timeout_s: float) -> bool:
+            if not results:
+                results.append(pipeline.flush(5))
+                other = threading.Thread(target=lambda: results.append(pipeline.flush(5)))
+                other.start()
+                other.join(10)
+            return True
+
+    counters = InternalCounters()
+    pipeline = Pipeline({}, [Batched(Nesting(), name="nesting", counters=counters)], counters=counters)
+    assert pipeline.flush(5) is True
+    assert results == [False, True]
+    pipeline.shutdown(5)
+
+
+def test_a_flush_has_no_more_time_than_is_left() -> None:
+    """An exporter's own `flush` gets what is left until the deadline, and never less than nothing."""
+    left: list[float] = []
+
+    class Flushing(Failing):
+        def flush(self, timeout_s: float) -> bool:
+            left.append(timeout_s)
+            return True
+
+    counters = InternalCounters()
+    pipeline = Pipeline({}, [Batched(Flushing(), name="flushing", counters=counters)], counters=counters)
+    assert pipeline.flush(0.0) is True
+    assert pipeline.flush(60.0) is True
+    assert left[0] == 0.0
+    assert 0.0 < left[1] <= 60.0
+    pipeline.shutdown(5)
 
 
 def test_a_shutdown_that_raises_stops_no_other() -> None:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from taskpilot_obs import (
     flush,
     golden_signals,
+    observe_agent,
     record_audit_event,
     record_cache_size,
     record_decision,
@@ -43,8 +44,9 @@ from taskpilot_obs._recording.point_events import MAX_RATED
 from taskpilot_obs._recording.recorder import Recorder
 from taskpilot_obs._recording.statuses import classify, register_status
 from taskpilot_obs._support.clock import Clock
+from taskpilot_obs.budgets import Budget
 from taskpilot_obs.config import get_recorder
-from taskpilot_obs.exceptions import PolicyViolationError
+from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError
 from taskpilot_obs.records import (
     AuditEvent,
     CacheSize,
@@ -690,6 +692,21 @@ def test_a_reason_is_redacted_where_content_is_kept() -> None:
         record_policy_violation("no-mail", reason="wrote to jane@example.org")
         assert "jane@example.org" not in (decisions[0].reason or "")
         assert (decisions[0].reason or "").startswith("wrote to ")
+
+
+def test_the_budget_of_a_function_is_wired_to_its_recorders_runtime(recorder: Recorder) -> None:
+    """A decorated function's own budget refuses calls beneath it, and the decision is recorded."""
+
+    @observe_agent("spender", recorder=recorder, budget=Budget("own", limit_usd="0.000001", action="enforce"))
+    def spend() -> None:
+        with track_llm(model="gpt-4o", input_tokens=1_000, recorder=recorder):
+            raise AssertionError
+
+    with capture_records(Decision, recorder) as decisions:
+        with pytest.raises(BudgetExceededError):
+            spend()
+        assert [(each.name, each.result) for each in decisions] == [("own", CheckResult.BLOCKED)]
+    recorder.wiring.own_budgets = ()
 
 
 def test_an_input_that_is_stated_late_is_on_the_record(recorder: Recorder, seen: Captured[Invocation]) -> None:

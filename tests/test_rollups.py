@@ -64,6 +64,8 @@ def test_what_results_claim_adds_up() -> None:
     assert totals.accounts_for(2, RESULT)
     assert not totals.accounts_for(2, Usage(300, 61))
     assert not totals.accounts_for(2, Usage(301, 60))
+    totals.claim(0, Usage(None, None))
+    assert totals.accounts_for(2, RESULT)
     totals.claim(2, None)
     assert not totals.accounts_for(1, None)
 

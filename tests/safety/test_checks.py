@@ -238,6 +238,13 @@ def test_passing_the_token_limit_withholds_nothing() -> None:
     assert (outcome.verdict, outcome.result) == (Verdict.REQUIRE_APPROVAL, CheckResult.BLOCKED)
 
 
+def test_an_allowing_answer_keeps_its_reason_and_its_time() -> None:
+    """A check that allows may say why; how long it took is known as for one that denies."""
+    _, (outcome,) = ask(lambda _: PolicyResult(Verdict.ALLOW, "fine"))
+    assert (outcome.verdict, outcome.result, outcome.reason) == (Verdict.ALLOW, CheckResult.PASSED, "fine")
+    assert outcome.duration_s > 0
+
+
 def test_refusals_carry_who_and_why() -> None:
     """The exceptions name the policy or guardrail, the reason and the request."""
     _, (outcome,) = ask(DenyWords(["delete"]), mode="enforce")

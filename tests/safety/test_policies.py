@@ -222,6 +222,16 @@ def test_only_true_approves(answer: Any) -> None:
         assert refused == PolicyResult(Verdict.REQUIRE_APPROVAL, "tool 'pay' needs an approval")
 
 
+def test_many_words_of_a_script_without_spaces_are_found_in_running_text() -> None:
+    """A long list of Chinese words is searched within sentences, and one of English words by whole words."""
+    chinese = DenyWords([chr(code) * 2 for code in range(0x4E00, 0x4E00 + 200)])
+    assert chinese.check(said("abc\u4e05\u4e05\u5e01")).verdict is Verdict.DENY
+    assert chinese.check(said("\u4e05\u5e01\u4e05")).verdict is Verdict.ALLOW
+    english = DenyWords([f"word{number}" for number in range(200)])
+    assert english.check(said("a word7, too")).verdict is Verdict.DENY
+    assert english.check(said("a word7s, too")).verdict is Verdict.ALLOW
+
+
 @given(st.integers(1, 50), st.integers(0, 100))
 def test_input_length(limit: Any, length: Any) -> None:
     """Denied is what is longer than the limit, and nothing else."""
