@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -27,7 +28,7 @@ from taskpilot_obs.safety import DenyWords, check_with
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
 ALONE = os.environ.get("TASKPILOT_OBS_FRAMEWORK", "")
-MOST_TURNS = 100
+LEAST_TURNS, LONGEST_END_S = 3, 30.0
 pytestmark = [pytest.mark.filterwarnings("ignore")] if ALONE else list[pytest.MarkDecorator]()
 """The warnings of a framework in an environment of its own are its own."""
 WORDS = {"answered": "hi", "left": "hi", "fails": "FAIL", "cancelled": "HANG"}
@@ -160,11 +161,11 @@ async def play(world: World, case: Case, captured: Captured[Invocation]) -> list
     with track_agent("Outer") if case.has_agent else nullcontext():
         ends = await asyncio.gather(*(make(asking) for asking in askings), return_exceptions=True)
     expected = expected_places(case).total()
-    for turn in range(MOST_TURNS):  # streams that were left end when the loop closes their generators, one in another
-        gc.collect()
-        await asyncio.sleep(0)
-        if turn > 1 and len(captured) >= expected:
-            break
+    deadline, turns = time.monotonic() + LONGEST_END_S, 0
+    while turns < LEAST_TURNS or (len(captured) < expected and time.monotonic() < deadline):
+        gc.collect()  # streams that were left end when the loop closes their generators, one in another
+        await asyncio.sleep(0 if turns < LEAST_TURNS else 0.01)
+        turns += 1
     return ["" if end is None else f"{type(end).__name__} {end}" for end in ends]  # tracebacks would keep calls open
 
 
