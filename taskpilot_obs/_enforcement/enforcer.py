@@ -64,7 +64,7 @@ class Enforcer:
 
     @property
     def runtime(self) -> RecorderRuntime:
-        """That of the recorder."""
+        """What the recorder whose checks these are works with."""
         return self._runtime
 
     def at(self, stage: Stage) -> tuple[BoundCheck, ...]:

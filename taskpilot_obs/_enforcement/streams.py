@@ -138,9 +138,9 @@ class WatchedAsyncStream(AsyncGenerator[Any, Any]):
         self._enforcer = enforcer
         self._run = run
         self._inner: AsyncGenerator[Any, Any] | None = None
-        self._items = Streamed()
-        self._released: Iterator[Any] | None = None
-        self._asked = False
+        self._released = ReleasedOutput(enforcer)
+        self._held_back: Iterator[Any] | None = None
+        self._is_whole = False
 
     async def _begin(self) -> AsyncGenerator[Any, Any]:
         self._inner = self._start()
@@ -148,8 +148,8 @@ class WatchedAsyncStream(AsyncGenerator[Any, Any]):
 
     async def _step(self, advance: str, *args: Any) -> Any:
         inner = self._inner or await self._begin()
-        if self._released is not None and advance == "asend":
-            for item in self._released:
+        if self._held_back is not None and advance == "asend":
+            for item in self._held_back:
                 return item
             raise StopAsyncIteration
         try:
@@ -160,7 +160,7 @@ class WatchedAsyncStream(AsyncGenerator[Any, Any]):
         except BaseException:
             await self.leave()
             raise
-        self._items.append(item)
+        self._released.note(item)
         return item
 
     async def asend(self, value: Any, /) -> Any:
@@ -179,16 +179,15 @@ class WatchedAsyncStream(AsyncGenerator[Any, Any]):
 
     async def leave(self) -> None:
         """Ask about what was handed out of a stream that ends before its time."""
-        if self._run is not None and self._items and not self._asked:
-            self._asked = True
-            await self._enforcer.ask_too_late_async(self._run, self._items, LONGEST_AT_LEAVING_S)
+        if self._run is not None:
+            await self._released.leave_async(self._run)
 
     async def _end(self) -> None:
-        if self._run is None or self._asked:
+        if self._run is None or self._is_whole:
             return
-        self._asked = True
+        self._is_whole = True
         try:
-            await self._enforcer.ask_too_late_async(self._run, self._items)
+            await self._enforcer.ask_too_late_async(self._run, self._released.settle())
         except BaseException:
             self._run.finish_stream(None)  # it was read whole, whatever ends its checks
             raise
@@ -226,15 +225,15 @@ class CheckedAsyncCall(WatchedAsyncStream):
         return inner
 
     async def _hold_back(self, inner: AsyncGenerator[Any, Any], run: ActiveInvocation) -> None:
-        self._asked = True
+        items = Streamed()
         try:
             async for item in inner:
-                self._items.append(item)
+                items.append(item)
         except BaseException:
-            note_withheld(run, self._items)
+            note_withheld(run, items)
             raise
-        await self._enforcer.ask_out_async(run, self._items)
-        self._released = iter(self._items)
+        await self._enforcer.ask_out_async(run, items)
+        self._held_back = iter(items)
 
 
 def _note_collection(phase: str, _found: dict[str, int]) -> None:
