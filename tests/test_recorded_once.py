@@ -128,8 +128,7 @@ def instrument(world: World, undo: ExitStack) -> None:
 def instrument_openai(world: World, undo: ExitStack) -> None:
     """Turn on OpenAI's instrumentor, where OpenAI's SDK is installed."""
     if "openai" in SDKS:
-        genai = pytest.importorskip("opentelemetry.instrumentation.genai.openai", reason="needs OpenAI's instrumentor")
-        instrumentor = genai.OpenAIInstrumentor()
+        instrumentor = import_module("opentelemetry.instrumentation.genai.openai").OpenAIInstrumentor()
         instrumentor.instrument(tracer_provider=world.spans)
         undo.callback(instrumentor.uninstrument)
 
@@ -252,7 +251,7 @@ async def cancel_others() -> None:
 def test_a_call_is_recorded_once(world: World, loop: asyncio.Runner, case: Case) -> None:
     """Decorator, adapter, wrapped client and bridge in any combination: one record a call and run, and nothing is kept.
 
-    Each stands beneath its parent and in its request, with its tokens and cost, and ends as it was made to end.
+    Each record has its parent, request, tokens, cost and status.
     """
     with (
         fresh_recorder(),
