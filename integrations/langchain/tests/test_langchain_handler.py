@@ -163,7 +163,7 @@ def test_a_model_that_completes_text_is_an_llm_call(seen: Seen) -> None:
 # --- within recorded runs ---------------------------------------------------------------------------------------------
 
 
-def test_within_a_workflow_the_chain_is_no_second_task(seen: Seen) -> None:
+def test_within_a_workflow_the_chain_makes_no_second_task(seen: Seen) -> None:
     """Beneath a decorated workflow or agent the chain's root is plumbing: its call belongs to the nearest run."""
 
     @observe_agent("Writer")

@@ -127,7 +127,7 @@ def test_a_graph_is_a_workflow_of_agents(seen: Seen, way: Any) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_where_a_graph_starts_is_no_agent(seen: Seen, way: Any) -> None:
+def test_the_start_of_a_graph_has_no_run(seen: Seen, way: Any) -> None:
     """The node of conditional edges from the start is plumbing; a model that chooses there is the graph's own."""
 
     def choose(state: MessagesState) -> str:
@@ -195,7 +195,7 @@ def test_a_graph_within_a_graph_is_plumbing(seen: Seen) -> None:
     ]
 
 
-def test_within_a_workflow_of_ours_a_graph_adds_its_agents(seen: Seen) -> None:
+def test_within_a_decorated_workflow_a_graph_adds_its_agents(seen: Seen) -> None:
     """Beneath a decorated workflow the graph's nodes are agents of that workflow; an agent's graph is one agent."""
     with request_context("req-1", tenant_id="acme"), track_workflow("report"):
         graph(planner=plan).invoke(ASK, config(thread="t-2"))
@@ -483,7 +483,7 @@ def test_a_human_is_asked_for_approval(seen: Seen, decisions: Captured[Decision]
     assert len(decisions) == 1
 
 
-def test_other_exceptions_in_a_guardrails_node_are_no_decisions(
+def test_other_exceptions_in_a_guardrails_node_make_no_decision(
     decisions: Captured[Decision], recorder: Recorder
 ) -> None:
     """Other exceptions of a guardrail's node are not verdicts; strange interrupts name no tool."""
