@@ -24,6 +24,9 @@ ended do nothing.
 checked by `check_output(run, whole, released=True)`. For one that is left or cut, `fail(error)` and `end_as(status)`
 ask about the pieces; in asynchronous code `await end_early(run, error)` does, and awaits asynchronous checks.
 
+**Where a framework does not report failures**, `on_failure(run, tell)` calls `tell(run, error)` just before an
+exception ends the run around the work.
+
 **Where a framework reports work after the fact**, by spans or events, adopt it: `recorder.adopt(…)` and
 `recorder.adopt_llm(…)` take the parent, the start time and the existing span; `stop`, `fail` and `end_as` take the end
 time. `recorder.record_llm_call(…)` and `recorder.record_run(…)` do it in one call, and return a `RecordedCall` or a
@@ -57,6 +60,7 @@ from taskpilot_obs._enforcement.adapters import (
     attached,
     block_above,
     is_content_read,
+    on_failure,
     open_llm_call,
     open_run,
 )
@@ -147,6 +151,7 @@ __all__ = [
     "is_judged",
     "is_within",
     "note_released",
+    "on_failure",
     "open_llm_call",
     "open_run",
     "register_status",

@@ -45,11 +45,13 @@ from taskpilot_obs.integration import (
     current_question,
     is_content_read,
     is_judged,
+    on_failure,
     open_llm_call,
     open_run,
 )
 from taskpilot_obs.records import CheckResult, Decision, Invocation, Status
 from taskpilot_obs.safety import CheckInput, DenyTools, check_with
+from taskpilot_obs.semconv import INTERNAL_ERRORS
 from taskpilot_obs.settings import Options
 from taskpilot_obs.testing import Captured, capture_invocations, capture_records, fresh_recorder
 
@@ -524,6 +526,26 @@ def test_whether_content_is_read(options: Options, *, read: bool) -> None:
     finally:
         call.stop()
         recorder.shutdown()
+
+
+def test_a_failure_of_the_run_above_is_told(recorder: Recorder, seen: Captured[Invocation]) -> None:
+    """`on_failure` calls back once, before the run ends by an exception, and never for another end."""
+    told: list[tuple[str, str, bool]] = []
+
+    def tell(run: ActiveInvocation, error: BaseException) -> None:
+        told.append((run.name, type(error).__name__, run.is_open))
+        raise RuntimeError("of the callback")
+
+    for name in ("fails", "stops", "ends"):
+        run = recorder.start("invoke_agent", name)
+        on_failure(run, tell)
+        on_failure(run, tell)
+        run.fail(LookupError()) if name == "fails" else run.stop() if name == "stops" else run.end_as("timeout")
+        on_failure(run, tell)
+        run.fail(LookupError())
+    assert told == [("fails", "LookupError", True)]
+    assert [run.status.value for run in seen] == ["error", "success", "timeout"]
+    assert recorder.counters.totals[INTERNAL_ERRORS, ("on_failure",)] == 1
 
 
 def test_limits_of_an_answer() -> None:

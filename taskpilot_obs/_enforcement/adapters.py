@@ -11,6 +11,7 @@ from taskpilot_obs._enforcement.enforcer import unwrap_refusal
 from taskpilot_obs._enforcement.run_checks import is_checked
 from taskpilot_obs._recording.block_call import BlockCall
 from taskpilot_obs._recording.current_run import current_run
+from taskpilot_obs._recording.details import Details
 from taskpilot_obs._recording.llm_invocation import LlmInvocation
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.providers.limits import MAX_OUTPUT
@@ -97,6 +98,24 @@ def is_content_read(run: ActiveInvocation) -> bool:
     Where it is false, an adapter need not build messages and arguments.
     """
     return is_checked(run) or run.callsite.runtime.redactor is not None
+
+
+def on_failure(run: ActiveInvocation, tell: Callable[[ActiveInvocation, BaseException], None]) -> None:
+    """Call back with a run and the exception that ends it (`fail`), just before it ends.
+
+    For an adapter whose framework reports the start of a call and its answer, and no failure: what is still open
+    beneath the run has failed with it. A failure of the callback is counted.
+
+    Args:
+        run: has not ended; otherwise nothing happens.
+        tell: is called once, however often it is given.
+    """
+    if not run.is_open:
+        return
+    if run.details is None:
+        run.details = Details()
+    if tell not in run.details.on_failure:
+        run.details.on_failure = (*run.details.on_failure, tell)
 
 
 def answer_limits(options: object, counters: InternalCounters | None = None) -> dict[str, object]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 from taskpilot_obs._recording.content import input_messages
+from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.records import NO_ATTRIBUTES, Attributes, AttributeValue
 from taskpilot_obs.semconv import Attr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from taskpilot_obs.safety.redaction import Redactor
 
@@ -42,6 +43,7 @@ class Details:
         "error_type",
         "input_messages",
         "input_text",
+        "on_failure",
         "output_stated",
         "output_text",
         "released",
@@ -59,6 +61,8 @@ class Details:
         """Whether the application set the output, which takes precedence over the observed one."""
         self.released: ReleasedPieces | None = None
         """What the run's stream has handed out, where a check is asked about outputs."""
+        self.on_failure: tuple[Callable[[Any, BaseException], None], ...] = ()
+        """Called with the run and the exception that ends it."""
 
     def keep_input(self, value: object, redactor: Redactor, *, as_messages: bool) -> None:
         """Keep the input, redacted, and as messages too if a span will show them."""
@@ -69,6 +73,12 @@ class Details:
         """Ask the checks about what a stream has handed out whose run is about to end early."""
         if self.released is not None:
             self.released.leave(run)
+
+    def tell_failure(self, run: Any, error: BaseException) -> None:
+        """Tell those who asked for it that an exception is about to end the run."""
+        for tell in self.on_failure:
+            with guarded("on_failure", run.callsite.runtime.counters):
+                tell(run, error)
 
     def bypass_released(self) -> None:
         """Count the checks that are not asked about it, because its run goes in a finalizer."""

@@ -228,6 +228,7 @@ class ActiveInvocation:
                         details.error_message = runtime.redactor.value(error)
             if self.details is not None:
                 self.details.check_released(self)
+                self.details.tell_failure(self, error)
         finally:
             self.end(status, at_ns=self._ticks(at_unix_ns))
 

@@ -66,7 +66,7 @@ class ObservabilityHooks(RunHooks):  # type: ignore[misc]  # the SDK may be miss
     async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:  # noqa: ARG002  the SDK's signature
         """End the call of a model that opens no span of its own, such as a class of the application."""
         above = open_run(Operation.AGENT)
-        call = None if above is None else model_calls.claim(above)
+        call = None if above is None else model_calls.claim_answered(above, context)
         if call is not None:
             call.end(Status.SUCCESS, response)
 

@@ -171,11 +171,11 @@ def _finish(known: _Trace, span: Any) -> None:
         _write_answer(run, data)
         if error is None and stated is None and not _is_answered(data):
             run.end_as(Status.CANCELLED)
-    _end(run, error, stated)
     if data.type == "agent":
         known.fault, known.error = error, stated
-        if (unmade := model_calls.claim(run)) is not None:
-            unmade.end_as(Status.CANCELLED)
+        if (unanswered := model_calls.claim(run)) is not None:
+            model_calls.end_unanswered(unanswered, error)
+    _end(run, error, stated)
 
 
 def _note_event(recorder: Recorder, data: Any, run: ActiveInvocation) -> None:

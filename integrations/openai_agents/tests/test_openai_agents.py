@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 from collections.abc import Awaitable, Callable, Iterator
@@ -338,20 +339,89 @@ class Broken(Plain):
         raise LookupError
 
 
+class Slow(Plain):
+    """A model class of an application, which answers after another one."""
+
+    async def get_response(self, *_: Any, **__: Any) -> Any:
+        await asyncio.sleep(0.05)
+        return await super().get_response()
+
+
 @observe_agent(name="Mine")
-async def untraced() -> None:
-    """Run an agent beneath one of the application, without the SDK's tracing."""
-    made = agents.Agent(name="Planner", model=Broken(agents.Usage()))
+async def untraced(*models: Any, swallow: bool = False, **options: Any) -> None:
+    """Run agents at once beneath one of the application, without the SDK's tracing."""
     config = agents.RunConfig(tracing_disabled=True)
-    await agents.Runner.run(made, "hi", hooks=ObservabilityHooks(), run_config=config)
+    runs = (
+        agents.Runner.run(
+            agents.Agent(name="Planner", model=model, **options), "hi", hooks=ObservabilityHooks(), run_config=config
+        )
+        for model in models
+    )
+    for error in await asyncio.gather(*runs, return_exceptions=True):
+        if isinstance(error, BaseException) and not swallow:
+            raise error
 
 
-def test_a_call_that_nothing_claims_is_let_go_of(seen: Captured[Invocation]) -> None:
-    """Without a span and without an answer, a call ends as abandoned once the SDK lets go of the run."""
-    with pytest.raises(LookupError):
-        asyncio.run(untraced())
+@pytest.mark.parametrize(("swallow", "ends"), [(False, ("error", "error")), (True, ("success", "abandoned"))])
+def test_a_failed_call_without_spans(seen: Captured[Invocation], swallow: bool, ends: tuple[str, str]) -> None:
+    """A call fails with the exception that ends the agent above; one that the agent handles leaves it abandoned."""
+    with contextlib.suppress(LookupError):
+        asyncio.run(untraced(Broken(agents.Usage()), swallow=swallow))
     gc.collect()
-    assert table(seen) == [("Mine", None, "error"), ("gpt-4o-mini", "Mine", "abandoned")]
+    assert table(seen) == [("Mine", None, ends[0]), ("gpt-4o-mini", "Mine", ends[1])]
+    assert {run.error_type for run in seen} == ({None} if swallow else {"LookupError"})
+
+
+@pytest.mark.parametrize("traced", [False, True])
+@pytest.mark.parametrize("trips", [False, True], ids=["crashes", "trips"])
+def test_a_guardrail_beside_a_call_cancels_it(seen: Captured[Invocation], traced: bool, trips: bool) -> None:
+    """The SDK cancels a call once a guardrail beside it trips or crashes: it is cancelled, with and without spans."""
+    begun = asyncio.Event()
+
+    class Waiting(Plain):
+        async def get_response(self, *_: Any, **__: Any) -> Any:
+            begun.set()
+            await asyncio.sleep(60)
+
+    @agents.input_guardrail  # type: ignore[untyped-decorator]
+    async def strict(*_: Any) -> Any:
+        await begun.wait()
+        return agents.GuardrailFunctionOutput(output_info=trips or 1 / 0, tripwire_triggered=True)
+
+    model = Waiting(agents.Usage())
+
+    async def go() -> None:
+        if traced:
+            agent = agents.Agent(name="Planner", model=model, input_guardrails=[strict])
+            await agents.Runner.run(agent, "hi", hooks=ObservabilityHooks())
+        else:
+            await untraced(model, input_guardrails=[strict])
+
+    with pytest.raises((ZeroDivisionError, agents.InputGuardrailTripwireTriggered)):
+        asyncio.run(go())
+    (call,) = (run for run in seen if run.operation is Operation.CHAT)
+    assert call.status == "cancelled"
+    assert {run.status for run in seen if run is not call} == {"blocked" if trips else "error"}
+
+
+def test_a_failed_call_of_a_model_class_without_spans(seen: Captured[Invocation]) -> None:
+    """Where the span of an agent ends by an exception, the call that it had begun fails too, and counts for it."""
+    agent = agents.Agent(name="Planner", model=Broken(agents.Usage()))
+    with pytest.raises(LookupError):
+        asyncio.run(agents.Runner.run(agent, "hi", hooks=ObservabilityHooks()))
+    assert {(run.status.value, run.error_type) for run in seen} == {("error", "LookupError")}
+    assert [run.rollup and run.rollup.llm_calls for run in seen if run.name == "Planner"] == [1]
+
+
+def test_agents_at_once_beneath_one_run_without_spans(seen: Captured[Invocation]) -> None:
+    """Each answer ends the call of its own agent, whichever comes first."""
+    usages = [agents.Usage(requests=1, input_tokens=tokens, output_tokens=1) for tokens in (11, 22)]
+    asyncio.run(untraced(Slow(usages[0]), Plain(usages[1])))
+    gc.collect()
+    found = [(run.status.value, run.usage and run.usage[:2]) for run in seen if run.operation is Operation.CHAT]
+    assert sorted(found) == [("success", (11, 1)), ("success", (22, 1))]
+    starts = sorted((run for run in seen if run.operation is Operation.CHAT), key=lambda run: run.invocation_id)
+    assert [run.usage and run.usage[0] for run in starts] == [11, 22]
 
 
 def test_a_model_without_spans_is_recorded_by_the_hooks(seen: Captured[Invocation]) -> None:
