@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -113,9 +114,13 @@ class GenAiBridge(SpanProcessor):
             parent.forget_plumbing()
         self._live[span.context.span_id] = Node(span, parent, self._current(), current_scope.get())
         if len(self._live) > MOST_LIVE:
-            self._live.pop(
-                next(iter(self._live)), None
-            )  # its run, if any, ends as abandoned where nothing refers to it
+            self._forget(self._live.pop(next(iter(self._live)), None))
+
+    def _forget(self, node: Node | None) -> None:
+        """Record an LLM call whose span is not kept; a run ends as abandoned where nothing refers to it."""
+        kind = None if node is None else node.kind()
+        if node is not None and kind is not None and kind.operation in LLM_OPERATIONS:
+            self._end(node, SpanOutcome(Status.ABANDONED), time.time_ns())
 
     def _current(self) -> ActiveInvocation | None:
         """The current run, without those of spans: asked for them here, they would begin before they have names."""

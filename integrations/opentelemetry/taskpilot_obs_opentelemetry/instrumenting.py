@@ -41,6 +41,8 @@ class _Installed:
         self.bridge: GenAiBridge | None = None
         self.sampler: RecordAll | None = None
         self.undo: dict[str, Callable[[], object]] = {}
+        self.variables: set[str] = set()
+        """Those of the environment."""
 
 
 _installed = _Installed()
@@ -68,7 +70,9 @@ def instrument(*names: str, recorder: Recorder | None = None) -> tuple[Observed,
     with _lock:
         _attach(recorder)
         for variable, value in NO_CONTENT.items():
-            os.environ.setdefault(variable, value)
+            if variable not in os.environ:
+                os.environ[variable] = value
+                _installed.variables.add(variable)
         done = [_turn_on(target) for target in targets]
     found = tuple(one for one in done if names or one.state is not State.MISSING)
     for one in found:
@@ -83,6 +87,8 @@ def uninstrument() -> None:
         while _installed.undo:
             _, undo = _installed.undo.popitem()
             undo()
+        while _installed.variables:
+            os.environ.pop(_installed.variables.pop(), None)
         if bridge is not None:
             bridge.shutdown()
         if _installed.sampler is not None:
@@ -102,13 +108,25 @@ def _attach(recorder: Recorder | None) -> None:
         raise ConfigurationError(
             f"the tracer provider is a {kind}, and takes no span processors: use OpenTelemetry's SDK"
         )
-    if isinstance(provider.sampler, RecordAll):
+    if not isinstance(provider.sampler, RecordAll):
+        provider.sampler = _installed.sampler = RecordAll(provider.sampler)
+        _resample(provider, provider.sampler)
+    elif not provider.sampler.active:  # of an earlier `instrument`; one that is active is the application's own
         provider.sampler.active = True
-    else:
-        provider.sampler = RecordAll(provider.sampler)
         _installed.sampler = provider.sampler
     _installed.bridge = GenAiBridge(recorder)
     provider.add_span_processor(_installed.bridge)
+
+
+def _resample(provider: TracerProvider, sampler: RecordAll) -> None:
+    """Give the sampler to tracers that exist, such as those of modules imported before: they keep what they began with.
+
+    Only the SDK knows them, from version 1.42 on, and has no public list.
+    """
+    tracers: dict[object, Any] = getattr(provider, "_tracers", {})
+    for tracer in tuple(tracers.values()):
+        if getattr(tracer, "sampler", None) is sampler.inner:
+            tracer.sampler = sampler
 
 
 def _log(one: Observed) -> None:

@@ -375,12 +375,14 @@ def test_a_task_that_outlives_its_root(bridged: Bridged, seen: Captured[Invocati
     assert bridged.bridge.live == 0
 
 
-def test_memory_is_bounded(bridged: Bridged) -> None:
-    """Spans that are never ended are dropped, the oldest first."""
-    started = [bridged.tracer.start_span("invoke_agent x") for _ in range(MOST_LIVE + 100)]
+def test_memory_is_bounded(bridged: Bridged, seen: Captured[Invocation]) -> None:
+    """Spans that are never ended are dropped, the oldest first; a call of a model is recorded then, and once."""
+    started = [bridged.tracer.start_span("chat", attributes=CHAT)]
+    started += [bridged.tracer.start_span("invoke_agent x") for _ in range(MOST_LIVE + 99)]
     assert bridged.bridge.live == MOST_LIVE
     for span in started:
         span.end()
+    assert [run.status for run in seen if run.operation == "chat"] == [Status.ABANDONED]
 
 
 def test_tasks_that_start_tasks_build_no_chain(bridged: Bridged) -> None:

@@ -232,6 +232,66 @@ with serving() as server, capture_invocations() as seen:
     assert shown.split() == ["1", "0", "False"]
 
 
+def test_it_is_undone_again_and_again() -> None:
+    """Each time the sampler drops spans again, and the environment is as before; what the application set stays."""
+    shown = alone(
+        """
+import os
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+provider = TracerProvider(sampler=ALWAYS_OFF)
+trace.set_tracer_provider(provider)
+before = dict(os.environ)
+for _ in range(3):
+    instrument("openai")
+    tracer = trace.get_tracer("an.application")
+    recorded = tracer.start_span("a").is_recording()
+    print(recorded, os.environ["TRACELOOP_TRACE_CONTENT"], os.environ["OPENINFERENCE_HIDE_INPUTS"])
+    uninstrument()
+    print(tracer.start_span("b").is_recording(), dict(os.environ) == before)
+""",
+        TRACELOOP_TRACE_CONTENT="true",
+    )
+    assert shown.splitlines() == ["True true true", "False True"] * 3
+
+
+def test_tracers_that_exist_already_are_followed() -> None:
+    """A framework that took its tracer from a provider with a sampler, before `instrument`, is recorded whole."""
+    shown = alone("""
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
+exporter = InMemorySpanExporter()
+provider = TracerProvider(sampler=TraceIdRatioBased(0.1))
+provider.add_span_processor(SimpleSpanProcessor(exporter))
+early = trace.get_tracer("a.framework")
+trace.set_tracer_provider(provider)
+tracers = [early, trace.get_tracer("another.framework")]
+attributes = {"gen_ai.operation.name": "chat", "gen_ai.request.model": "gpt-4o-mini"}
+tracers[0].start_span("chat", attributes=attributes).end()
+with capture_invocations() as seen:
+    instrument("openai")
+    for _ in range(50):
+        for tracer in tracers:
+            tracer.start_span("chat", attributes=attributes).end()
+    print(len(seen), len(exporter.get_finished_spans()) < 50)
+""")
+    assert shown.split() == ["100", "True"]
+
+
+def test_a_sampler_of_the_application_stays() -> None:
+    """`RecordAll` that the application itself has set goes on to record what another processor of its own needs."""
+    shown = alone("""
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF
+from taskpilot_obs_opentelemetry import RecordAll
+provider = TracerProvider(sampler=RecordAll(ALWAYS_OFF))
+trace.set_tracer_provider(provider)
+instrument("openai")
+uninstrument()
+print(trace.get_tracer("an.application").start_span("a").is_recording())
+""")
+    assert shown.split() == ["True"]
+
+
 def test_what_cannot_be_done_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     """Unknown names are refused, known ones that are not installed are named, those that need an action say which."""
     from taskpilot_obs_opentelemetry import State, instrument, survey, uninstrument
