@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Identity", "ObservabilityMiddleware"]
 
 _ANSWERS = ("http.response.start", "websocket.accept")
+_LISTS = ("baggage", "tracestate")
 
 Identify = Callable[[HTTPConnection], Identity | Awaitable[Identity | None] | None]
 
@@ -26,7 +27,8 @@ class ObservabilityMiddleware:
     """ASGI middleware: binds request ID, trace, tenant, user and session, and answers with the request ID.
 
     It follows a streamed body to its end, because it is plain ASGI and returns only then. An exception of `identify` is
-    counted and logged, and the request goes on without an identity.
+    counted and logged, and the request goes on without an identity. Starlette answers exceptions that nothing handles
+    outside of what `add_middleware` adds: there, only `ObservabilityMiddleware(app)` states the request ID.
 
     Args:
         app: the application.
@@ -53,8 +55,7 @@ class ObservabilityMiddleware:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        request = ReceivedRequest(headers, trust_baggage=self._trust_baggage)
+        request = ReceivedRequest(_headers_of(scope), trust_baggage=self._trust_baggage)
         with request:
             await self._find_identity(request, scope)
         with request:
@@ -68,6 +69,15 @@ class ObservabilityMiddleware:
             identity = await found if isawaitable(found) else found
             if identity is not None:
                 request.identify(identity)
+
+
+def _headers_of(scope: Scope) -> dict[str, str]:
+    """The headers by their names; a list may come in several lines, which make one."""
+    headers: dict[str, str] = {}
+    for name, value in scope["headers"]:
+        key, text = name.decode("latin-1").lower(), value.decode("latin-1")
+        headers[key] = f"{headers[key]},{text}" if key in _LISTS and key in headers else text
+    return headers
 
 
 def _answering(request: ReceivedRequest, send: Send) -> Send:

@@ -151,6 +151,21 @@ def test_a_failure_is_the_applications(seen: Captured[Invocation]) -> None:
     assert seen[0].status == "error"
 
 
+def test_around_the_application_it_answers_crashes_too(seen: Captured[Invocation]) -> None:
+    """An exception that nothing handles is answered outside of what `add_middleware` adds, with the ID all the same."""
+    app = application()
+
+    @app.get("/crash")
+    @observe_workflow("crash")
+    def crash() -> None:
+        raise LookupError
+
+    crashing = ObservabilityMiddleware(app)
+    answer = TestClient(crashing, raise_server_exceptions=False).get("/crash", headers={"X-Request-ID": "req-6"})
+    assert (answer.status_code, answer.headers["x-request-id"]) == (500, "req-6")
+    assert [(run.request_id, run.status.value) for run in seen] == [("req-6", "error")]
+
+
 def test_streamed_bodies_work_for_the_request(seen: Captured[Invocation]) -> None:
     """What runs while a body is sent, in a thread or in the event loop, has the request's identity."""
     assert ask("/late", {"X-Request-ID": "req-2"}).text == "req-2 req-2 "
@@ -174,6 +189,15 @@ def test_baggage_is_believed_only_where_it_is_asked_for(seen: Captured[Invocatio
     ask("/plain", baggage | {"x-tenant": "globex"}, trust_baggage=True, identify=by_headers)
     found = [(run.tenant, run.user) for run in seen]
     assert found == [(None, None), ("acme inc", "ann"), ("globex", "ann")]
+
+
+def test_lists_in_several_lines_are_one(seen: Captured[Invocation]) -> None:
+    """`baggage` and `tracestate` may come in several lines, as proxies add one of their own: none is lost."""
+    client = TestClient(application(trust_baggage=True))
+    lines = [("baggage", "taskpilot.tenant.id=acme"), ("Baggage", "taskpilot.user.id=ann"), ("traceparent", PARENT)]
+    answer = client.get("/next", headers=[*lines, ("tracestate", "a=1"), ("tracestate", "b=2")])
+    assert [(run.tenant, run.user) for run in seen] == [("acme", "ann")]
+    assert answer.json()["tracestate"] == "a=1,b=2"
 
 
 def test_the_next_service_gets_what_this_one_knows() -> None:
