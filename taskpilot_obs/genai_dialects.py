@@ -77,6 +77,9 @@ _COUNTS: Final = {
         "gen_ai.usage.details.reasoning_tokens",
         "llm.token_count.completion_details.reasoning",
     ),
+    "input_audio_tokens": ("gen_ai.usage.details.input_audio_tokens", "llm.token_count.prompt_details.audio"),
+    "output_audio_tokens": ("gen_ai.usage.details.output_audio_tokens", "llm.token_count.completion_details.audio"),
+    "cache_read_audio_tokens": ("gen_ai.usage.details.cache_audio_read_tokens",),
 }
 """Fields of `Usage`, and what they are called on spans, today's name first."""
 _NO_PROVIDERS: Final = frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from taskpilot_obs._enforcement.asking import is_judged
 from taskpilot_obs._enforcement.enforcer import unwrap_refusal
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from taskpilot_obs._recording.invocation import ActiveInvocation, Step
     from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Operation
+
+_NAMED_FOR_SOUND: Final = ("audio", "realtime", "live")
 
 
 class attached:  # noqa: N801  reads as a statement: `with attached(run):`
@@ -116,6 +118,17 @@ def on_failure(run: ActiveInvocation, tell: Callable[[ActiveInvocation, BaseExce
         run.details = Details()
     if tell not in run.details.on_failure:
         run.details.on_failure = (*run.details.on_failure, tell)
+
+
+def note_sound_dropped(call: LlmInvocation) -> None:
+    """State that a framework drops how many tokens were audio, which cost more: the cost of such a call is partial.
+
+    Args:
+        call: its model is known; nothing is stated of models that are not named for sound.
+    """
+    names = f"{call.request_model} {call.response_model}".lower()
+    if any(word in names for word in _NAMED_FOR_SOUND):
+        call.note_dropped("input_audio_tokens", "output_audio_tokens")
 
 
 def answer_limits(options: object, counters: InternalCounters | None = None) -> dict[str, object]:

@@ -12,6 +12,7 @@ from taskpilot_obs.integration import (
     LlmInvocation,
     Operation,
     Status,
+    note_sound_dropped,
     register_status,
     unwrap_refusal,
 )
@@ -78,5 +79,6 @@ def _write_answer(call: LlmInvocation, event: Any) -> None:
     found = {_COUNTS.get(name, name): count for name, count in (event.usage or {}).items() if name in _KNOWN}
     if any(found.values()):  # zeros alone stand for what a provider did not state
         call.record_usage(**found)
+        note_sound_dropped(call)
     reasons = [event.finish_reason] if event.finish_reason else []
     call.record_answer(response_id=event.response_id, finish_reasons=reasons)

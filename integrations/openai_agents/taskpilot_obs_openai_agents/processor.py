@@ -18,6 +18,7 @@ from taskpilot_obs.integration import (
     current_run,
     get_recorder,
     guarded,
+    note_sound_dropped,
     unwrap_refusal,
 )
 from taskpilot_obs.records import CheckResult, DecisionKind, Verdict
@@ -211,6 +212,7 @@ def _write_answer(run: LlmInvocation, data: Any) -> None:
 
 def _read(run: LlmInvocation, answer: object) -> None:
     """Take usage and model from an answer, off this thread, and keep its content where that is captured."""
+    note_sound_dropped(run)
     run.read_later(answer)
     run.observe_output(answer)
 

@@ -10,7 +10,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import StatusCode
 
 from taskpilot_obs import genai_dialects as dialects
-from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Status
+from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Status, note_sound_dropped
 
 _NS_PER_S: Final = 1_000_000_000
 _DEEPEST: Final = 16
@@ -79,6 +79,8 @@ def write_answer(call: LlmInvocation, span: ReadableSpan, took: Mapping[str, obj
         response_id=dialects.response_id_of(attributes),
         finish_reasons=dialects.finish_reasons_of(attributes),
     )
+    if not {"input_audio_tokens", "output_audio_tokens"} & counts.keys():
+        note_sound_dropped(call)
 
 
 def write_request(call: LlmInvocation, span: ReadableSpan) -> None:

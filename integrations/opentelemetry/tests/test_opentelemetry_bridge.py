@@ -22,7 +22,7 @@ from taskpilot_obs_opentelemetry.tree import MOST_LIVE
 from taskpilot_obs import observe_agent, observe_llm, observe_tool, track_llm
 from taskpilot_obs.exceptions import GuardrailBlockedError
 from taskpilot_obs.integration import Operation, Status, attached, check_input, get_recorder
-from taskpilot_obs.records import Invocation
+from taskpilot_obs.records import Invocation, Pricing
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
 
 OP = "gen_ai.operation.name"
@@ -112,6 +112,8 @@ DIALECTS = {
             "llm.token_count.completion": 20,
             "llm.token_count.prompt_details.cache_read": 40,
             "llm.token_count.completion_details.reasoning": 8,
+            "llm.token_count.prompt_details.audio": 30,
+            "llm.token_count.completion_details.audio": 10,
         },
         {"openinference.span.kind": "TOOL", "tool.name": "search"},
     ),
@@ -161,7 +163,17 @@ def test_dialects(bridged: Bridged, seen: Captured[Invocation], dialect: str) ->
     }
     assert chat.usage is not None
     assert (*chat.usage[:2], chat.usage.cache_read_tokens, chat.usage.reasoning_tokens) == (100, 20, 40, 8)
+    heard = chat.usage.input_audio_tokens, chat.usage.output_audio_tokens
+    assert heard == ((30, 10) if dialect == "openinference" else (None, None))
     assert chat.provider == "openai"
+
+
+def test_sound_that_a_span_does_not_state(bridged: Bridged, seen: Captured[Invocation]) -> None:
+    """Audio costs more than text: a call of an audio model whose span states no such tokens has a partial cost."""
+    for model in ("gpt-audio", "gpt-4o-mini"):
+        with bridged.span("chat", {**CHAT, "gen_ai.request.model": model}):
+            pass
+    assert [run.pricing for run in seen] == [Pricing.PARTIAL, Pricing.PRICED]
 
 
 def test_quirks_of_scopes(bridged: Bridged, seen: Captured[Invocation]) -> None:

@@ -54,6 +54,9 @@ def write_answer(call: LlmInvocation, response: Any) -> str:
             cache_read_tokens=usage.cache_read_tokens or None,
             cache_write_tokens=usage.cache_write_tokens or None,
             reasoning_tokens=usage.details.get("reasoning_tokens"),
+            input_audio_tokens=usage.input_audio_tokens or None,
+            output_audio_tokens=usage.output_audio_tokens or None,
+            cache_read_audio_tokens=usage.cache_audio_read_tokens or None,
         )
     answered_by = response.model_name
     call.record_request(model=answered_by, provider=response.provider_name)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from strands.types.exceptions import EventLoopException
 
-from taskpilot_obs.integration import LlmInvocation, Status, answer_limits
+from taskpilot_obs.integration import LlmInvocation, Status, answer_limits, note_sound_dropped
 
 _PROVIDERS: Final = {
     "anthropic": "anthropic",
@@ -66,6 +66,7 @@ def write_usage(call: LlmInvocation, usage: Any, model: Any) -> None:
     if given is not None and _module(model) in _WITHOUT_CACHED:
         given += (read or 0) + (write or 0)
     call.record_usage(input_tokens=given, output_tokens=output, cache_read_tokens=read, cache_write_tokens=write)
+    note_sound_dropped(call)
 
 
 def texts_of(message: Any) -> str:

@@ -72,10 +72,10 @@ def _beside(usage: Fields) -> Counts:
         "cache_write_tokens": first(usage, "cache_write_tokens", "cache_creation_input_token_count"),
         "cache_write_5m_tokens": usage.get("cache_write_5m_tokens"),
         "cache_write_1h_tokens": usage.get("cache_write_1h_tokens"),
-        "input_audio_tokens": usage.get("input_audio_tokens"),
+        "input_audio_tokens": first(usage, "input_audio_tokens", "prompt/audio_tokens"),
         "input_image_tokens": usage.get("input_image_tokens"),
         "reasoning_tokens": first(usage, "reasoning_tokens", "output_reasoning_tokens", "reasoning_output_token_count"),
-        "output_audio_tokens": usage.get("output_audio_tokens"),
+        "output_audio_tokens": first(usage, "output_audio_tokens", "completion/audio_tokens"),
         "output_image_tokens": usage.get("output_image_tokens"),
         "cache_read_audio_tokens": first(usage, "cache_audio_read_tokens", "cache_read_audio_tokens"),
     }
