@@ -50,6 +50,11 @@ _NAMES: Final = {
 _REQUEST_MODEL: Final = (Attr.REQUEST_MODEL, "llm.request.model_name", "llm.model_name", "embedding.model_name")
 _PROVIDER: Final = (Attr.PROVIDER, "llm.provider", "gen_ai.system", "llm.system")
 _RESPONSE_ID: Final = (Attr.RESPONSE_ID, "llm.response.id")
+_SERVICE_TIER: Final = (
+    "openai.response.service_tier",
+    "gen_ai.openai.response.service_tier",
+    "anthropic.response.service_tier",
+)
 _STREAMED: Final = (Attr.REQUEST_STREAM, "llm.is_streaming", "gen_ai.is_streaming")
 _CONVERSATION: Final = (Attr.CONVERSATION_ID, "session.id", "traceloop.association.properties.session_id")
 _COST: Final = (Attr.COST, "operation.cost", "llm.cost.total")
@@ -193,6 +198,11 @@ def response_model_of(attributes: Attributes) -> str | None:
 def response_id_of(attributes: Attributes) -> str | None:
     """The provider's identifier of the response."""
     return _text(first_of(attributes, _RESPONSE_ID))
+
+
+def service_tier_of(attributes: Attributes) -> str | None:
+    """The tier that the provider charged: `flex`, `priority`, … cost less or more."""
+    return _text(first_of(attributes, _SERVICE_TIER))
 
 
 def finish_reasons_of(attributes: Attributes) -> tuple[str, ...]:

@@ -86,4 +86,12 @@ def _write_answer(call: LlmInvocation, response: Any) -> None:
         model=getattr(response, "model", None),
         response_id=getattr(response, "response_id", None),
         finish_reasons=() if reason is None else (str(reason),),
+        service_tier=_service_tier_of(response),
     )
+
+
+def _service_tier_of(response: Any) -> str | None:
+    """The tier that the provider charged, which the framework leaves in the provider's own answer or events."""
+    raw = getattr(response, "raw_representation", None)
+    stated = (getattr(each, "service_tier", None) for each in reversed(raw if isinstance(raw, list) else [raw]))
+    return next((tier for tier in stated if isinstance(tier, str)), None)

@@ -84,8 +84,10 @@ def write_answer(call: LlmInvocation, span: ReadableSpan, took: Mapping[str, obj
 
 
 def write_request(call: LlmInvocation, span: ReadableSpan) -> None:
-    """Note which model an LLM span asked; what is known already stays."""
+    """Note which model an LLM span asked, and the tier that it was charged at; what is known already stays."""
     attributes = span.attributes or {}
+    if call.service_tier is None:  # frameworks above drop it
+        call.record_answer(service_tier=dialects.service_tier_of(attributes))
     call.record_request(
         model=dialects.request_model_of(span.name, attributes), provider=dialects.provider_of(attributes)
     )

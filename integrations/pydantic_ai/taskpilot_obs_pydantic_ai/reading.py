@@ -64,6 +64,7 @@ def write_answer(call: LlmInvocation, response: Any) -> str:
         model=answered_by,
         response_id=response.provider_response_id,
         finish_reasons=() if response.finish_reason is None else (str(response.finish_reason),),
+        service_tier=(response.provider_details or {}).get("service_tier"),
     )
     text = "\n".join(each for each in _contents(response.parts) if isinstance(each, str))
     if text:

@@ -1,15 +1,20 @@
-"""Tokens of audio, which cost more than those of text: frameworks hand them on, or the cost is partial."""
+"""What has a price of its own, by way of frameworks: tokens of audio, and the service tier that a provider charged."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from typing import Any, Final
 
+import httpx2
 import pytest
+from _bridged import openai_spans_bridged
 from _provider import answering
 from openai import AsyncOpenAI
 
+from taskpilot_obs.integration import get_recorder
 from taskpilot_obs.records import Invocation, Operation, Pricing, Usage
 from taskpilot_obs.testing import Captured
 
@@ -71,7 +76,7 @@ async def by_langchain(client: AsyncOpenAI) -> None:
     from taskpilot_obs_langchain import ObservabilityHandler
 
     chat = client.chat.completions
-    model = ChatOpenAI(model=MODEL, api_key="k", client=chat, async_client=chat, callbacks=[ObservabilityHandler()])  # type: ignore[arg-type]
+    model = ChatOpenAI(model=MODEL, api_key="k", client=chat, async_client=chat, callbacks=[ObservabilityHandler()])
     await model.ainvoke("hi")
 
 
@@ -87,9 +92,11 @@ async def by_openai_agents(client: AsyncOpenAI) -> None:
         agents.set_trace_processors([])
 
 
-def call_by(ask: Callable[[AsyncOpenAI], Awaitable[None]], seen: Captured[Invocation]) -> Invocation:
+def call_by(
+    ask: Callable[[AsyncOpenAI], Awaitable[None]], seen: Captured[Invocation], answers: httpx2.AsyncClient | None = None
+) -> Invocation:
     async def run() -> None:
-        async with AsyncOpenAI(api_key="k", http_client=answering(STATED), max_retries=0) as client:
+        async with AsyncOpenAI(api_key="k", http_client=answers or answering(STATED), max_retries=0) as client:
             await ask(client)
 
     asyncio.run(run())
@@ -110,3 +117,58 @@ def test_audio_that_a_framework_drops(seen: Captured[Invocation]) -> None:
     call = call_by(by_openai_agents, seen)
     assert call.usage is not None
     assert (call.usage[:2], call.usage.input_audio_tokens, call.pricing) == ((100, 50), None, Pricing.PARTIAL)
+
+
+FLEX: Final = ("gpt-5-mini-2025-08-07", Decimal("0.000625"))
+"""The model that answers, and what 1,000 input and 500 output tokens cost at half the price."""
+
+
+def answer_at_flex(request: httpx2.Request) -> httpx2.Response:
+    """Answer a chat completion, whole or streamed, and state the tier `flex`."""
+    base = {"id": "c-1", "created": 1, "model": FLEX[0], "service_tier": "flex"}
+    usage = {"prompt_tokens": 1000, "completion_tokens": 500, "total_tokens": 1500}
+    said = {"role": "assistant", "content": "hi"}
+    if not json.loads(request.content).get("stream"):
+        choice = {"index": 0, "message": said, "finish_reason": "stop"}
+        return httpx2.Response(200, json={**base, "object": "chat.completion", "choices": [choice], "usage": usage})
+    chunk = {**base, "object": "chat.completion.chunk"}
+    first = {**chunk, "choices": [{"index": 0, "delta": said, "finish_reason": "stop"}]}
+    body = "".join(f"data: {json.dumps(event)}\n\n" for event in (first, {**chunk, "choices": [], "usage": usage}))
+    return httpx2.Response(200, headers={"content-type": "text/event-stream"}, text=body + "data: [DONE]\n\n")
+
+
+async def streamed_by_agent_framework(client: AsyncOpenAI) -> None:
+    from agent_framework import Agent
+    from agent_framework.openai import OpenAIChatCompletionClient
+    from taskpilot_obs_agent_framework import observability_middleware
+
+    model = OpenAIChatCompletionClient(model="gpt-5-mini", async_client=client)
+    async for _ in Agent(model, middleware=observability_middleware()).run("hi", stream=True):
+        pass
+
+
+async def with_spans_beneath(client: AsyncOpenAI) -> None:
+    with openai_spans_bridged(get_recorder()):
+        await by_agent_framework(client)
+
+
+async def by_spans_of_openai(client: AsyncOpenAI) -> None:
+    with openai_spans_bridged(get_recorder()):
+        await client.chat.completions.create(model="gpt-5-mini", messages=[{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        by_wrapped_client,
+        by_pydantic_ai,
+        by_langchain,
+        streamed_by_agent_framework,
+        with_spans_beneath,
+        by_spans_of_openai,
+    ],
+)
+def test_the_tier_is_handed_on(ask: Callable[[AsyncOpenAI], Awaitable[None]], seen: Captured[Invocation]) -> None:
+    """A call costs what its tier costs, as far as the framework or a span beneath it hands the tier on."""
+    call = call_by(ask, seen, httpx2.AsyncClient(transport=httpx2.MockTransport(answer_at_flex)))
+    assert (call.response_model, call.cost) == FLEX
