@@ -131,7 +131,7 @@ def measure(store: Store) -> None:
 
 
 def main() -> None:
-    """Run it."""
+    """Run the benchmark and print its figures."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--calls", type=int, default=1_000_000)
     parser.add_argument("--written", type=int, default=400_000)

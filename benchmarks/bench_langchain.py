@@ -89,7 +89,7 @@ class SpansByHand(DoesNothing):
             self._open[run_id] = self._tracer.start_span(f"invoke_workflow {name}", attributes=about)
 
     def on_chain_end(self, *_: Any, run_id: UUID, **__: Any) -> None:
-        """End it."""
+        """End the span of the chain."""
         span = self._open.pop(run_id, None)
         if span is not None:
             span.end()
@@ -154,7 +154,7 @@ class AllByHand(SpansByHand):
         super().on_chain_start(*given, run_id=run_id, parent_run_id=parent_run_id, **said)
 
     def on_chain_end(self, *given: Any, run_id: UUID, **said: Any) -> None:
-        """End it."""
+        """End the span of the chain."""
         super().on_chain_end(*given, run_id=run_id, **said)
         if run_id in self._began:
             self._record("workflow", run_id, status="success")
@@ -178,7 +178,7 @@ class Discard(SpanExporter):
     """Takes spans and drops them."""
 
     def export(self, _spans: Sequence[ReadableSpan], /) -> SpanExportResult:
-        """Drop them."""
+        """Drop the spans."""
         return SpanExportResult.SUCCESS
 
 

@@ -23,7 +23,7 @@ app = FastAPI()
 
 
 def who(x_api_key: Annotated[str | None, Header()] = None) -> Principal:
-    """Whoever asks: the routers show what this principal may see, and no other tenant."""
+    """The caller: the routers show what this principal may see, and no other tenant."""
     if x_api_key not in USERS:
         raise HTTPException(401, "send X-API-Key")
     return USERS[x_api_key]

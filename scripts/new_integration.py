@@ -162,7 +162,7 @@ def make(name: str, root: Path = ROOT) -> list[Path]:
         The files that were written.
 
     Raises:
-        ValueError: the name is not an import name, or `pyproject.toml` lacks a list that it belongs into.
+        ValueError: the name is not an import name, or `pyproject.toml` lacks a list that it belongs in.
         FileExistsError: there is such a folder already.
     """
     if not NAME.fullmatch(name):

@@ -17,14 +17,19 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).parent.parent
 BETTER: Final = {
     r"what is no\b": "name the thing: 'Invalid amounts are ignored'",
-    r"(?<![/'-])\bnobody\b(?!['\"}-])": "say what does not happen: 'never read', 'cannot be revised'",
-    r"\bwhoever\b": "name the person or part: 'the caller', 'an operator', 'the drainer'",
-    r"\bof the (?:application|library|user|caller|service)'s\b": "'of the application', or 'the application's log'",
+    r"(?<![/'-])\b[Nn]obody\b(?!['\"}-])": "say what does not happen: 'never read', 'cannot be revised'",
+    r"\b[Ww]hoever\b": "name the person or part: 'the caller', 'an operator', 'the drainer'",
+    r"\b[Oo]f the (?:application|library|user|caller|service)'s\b": "'of the application', or 'the application's log'",
     r"(?:^|[.:;] )[Tt]he same(?: \w+)?(?=[,.:;]|$)": "repeat the noun: 'The filter, for asynchronous code'",
     r"(?:^|[.:;] )The same (?:for|in|of|on|under|with|without)\b": "repeat the noun: 'A stream under ASGI …'",
     r"(?:^|[.:] )[Ll]ikewise\b": "repeat what is alike, or leave it out",
-    r"\b(?:says?|said|saying) so\b": "'reports it', 'logs a warning', 'raises'",
+    r"\b(?:[Ss]ays?|said|saying) so\b": "'reports it', 'logs a warning', 'raises'",
     r"\btold (?:to|of|by|that)\b": "'reported', 'passed to', 'notified'",
+    r"\b(?:tells?|hears?|hearing|speaks?) of\b": "'reports', 'is notified of', 'covers', 'applies to'",
+    r"\btold from\b": "'distinguished from'",
+    r"\bbelongs? into\b": "'belongs in'",
+    r"\bthe very (?:call|client|condition|exception|name|object|thread|value)\b": "'the object itself'",
+    r"\bdearer\b": "'more expensive'",
     r"\ba word (?:on|about|of)\b": "name it: 'feedback', 'a message'",
     r", for (?:it|they|there|this|that|he|she|nobody|its|only)\b": "'because'",
     r"\bif need be\b": "'if necessary'",
@@ -33,6 +38,7 @@ BETTER: Final = {
     r"\bof (?:mine|ours|theirs)\b": "'our', or the name of the library",
     r"\bgoes no further\b": "'is not raised', 'stops here'",
     r"(?<!here )\b(?:is|are) no (?!longer\b|more\b|one\b)\w+": "'is not a …', or the positive: 'is invalid'",
+    r"\A\w+ (?:of )?(?:it|them|one|more)\.\"{3}\Z": "what the caller gets: 'Drop the table.'",
     r"\bthereby\b|\bwherein\b|\bhereof\b": "start a new sentence",
 }
 """Patterns, case-sensitive, and the better form of each. To add one, make it fail here first, then fix the places."""

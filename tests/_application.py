@@ -188,7 +188,7 @@ def complete(fate: str) -> dict[str, Any]:
     usage: dict[str, Any] = {"prompt_tokens": 800, "completion_tokens": 90, "total_tokens": 890}
     if fate == "inconsistent usage":
         usage["prompt_tokens_details"] = {"cached_tokens": 5_000}
-    if fate == "dearer than listed":
+    if fate == "more expensive than listed":
         usage["cost"] = 0.5
     answer = {"object": "chat.completion", "model": "gpt-4o-2024-08-06", "choices": [], "usage": usage}
     if fate == "no usage":
@@ -334,7 +334,7 @@ OUTCOMES: tuple[tuple[Callable[[str], str], str, str], ...] = (
     (support, "tokens", "success"),
     (support, "no usage", "success"),
     (support, "inconsistent usage", "success"),
-    (support, "dearer than listed", "success"),
+    (support, "more expensive than listed", "success"),
     (support, "web search", "success"),
     (support, "frowned", "success"),
     (support, "borderline", "success"),

@@ -278,7 +278,7 @@ class Lock:
         self._waiting: list[Task] = []
 
     def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
-        """Take it."""
+        """Take the lock."""
         run = scheduler()
         run.step("lock")
         limit = _ns(timeout)
@@ -383,14 +383,14 @@ class Event:
         return self._is_set
 
     def set(self) -> None:
-        """Set it."""
+        """Set the event."""
         self._is_set = True
         waiting, self._waiting = self._waiting, []
         for task in waiting:
             scheduler().wake(task)
 
     def clear(self) -> None:
-        """Clear it."""
+        """Clear the event."""
         self._is_set = False
 
     def wait(self, timeout: float | None = None) -> bool:

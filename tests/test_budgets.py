@@ -134,7 +134,7 @@ def test_one_message_names_every_wrong_option() -> None:
 
 @pytest.mark.parametrize("name", ["", "x" * 201, 7, "a\x00b", "\ud800"])
 def test_a_name_is_text_that_a_label_and_every_store_can_have(name: Any) -> None:
-    """A budget without a name could not be told from another; one that cannot be stored would hold up all bookings."""
+    """A budget without a name could be any; one that cannot be stored would hold up all bookings."""
     with pytest.raises(ConfigurationError, match="name"):
         Budget(name, limit_usd=1)
 
@@ -492,7 +492,7 @@ def test_a_shadow_that_would_refuse_takes_nothing_from_what_enforce_holds() -> N
 
 @pytest.mark.parametrize("when", ["open", "closed"])
 def test_a_model_without_a_price_passes_or_not_as_was_chosen(when: Any) -> None:
-    """Nobody can say what it takes: `open` notes that it was not judged, `closed` refuses it."""
+    """A call that cannot be estimated: `open` notes that it was not judged, `closed` refuses it."""
     with (
         fresh_recorder(budgets=[enforced(when_unpriced=when)]) as recorder,
         capture_records(Decision, recorder) as decisions,

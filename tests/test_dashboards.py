@@ -72,7 +72,7 @@ RULE_NAMES = set(recording_rules())
 
 
 def test_the_committed_files_are_what_the_generator_writes(tmp_path: Path) -> None:
-    """Nobody edits a dashboard by hand: the committed bytes are the generator's, and no file is left over."""
+    """Dashboards are not edited by hand: the committed bytes are the generator's, and no file is left over."""
     generate("build", "--out", str(tmp_path))
     written = {path.relative_to(tmp_path): path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert {path: (ROOT / "observability" / path).read_bytes() for path in written} == written
@@ -215,7 +215,7 @@ def test_links_lead_to_dashboards_and_keep_what_was_chosen() -> None:
 
 
 def test_a_figure_over_a_day_says_so_in_its_title() -> None:
-    """A window of its own stands in the title, because the row around it speaks of the time range."""
+    """A window of its own stands in the title, because the row around it shows the time range."""
     for _, panel in PANELS:
         if any("[24h]" in target["expr"] for target in panel["targets"]):
             assert "last 24 hours" in panel["title"]

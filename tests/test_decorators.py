@@ -22,7 +22,7 @@ from taskpilot_obs.testing import Captured, fresh_recorder
 
 @observe_agent
 def plain(text: str, /, times: int = 1, *, loud: bool = False) -> str:
-    """Says it."""
+    """Repeats a text."""
     return text * times + ("!" if loud else "")
 
 

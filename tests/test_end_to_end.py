@@ -62,7 +62,7 @@ class Outage(NamedTuple):
 
 @pytest.fixture(scope="module")
 def outage(healthy: Stage) -> Outage:
-    """The provider is down, all at once; until the on-call engineer hears of it, and the team would have."""
+    """The provider is down, all at once; until the on-call engineer is paged, and the team would have."""
     stack = healthy.stack
     since = len(stack.webhook.deliveries)
     told = stack.application.ask("outage", runs=OUTAGE_RUNS)
@@ -80,7 +80,7 @@ def outage(healthy: Stage) -> Outage:
 
 @pytest.fixture(scope="module")
 def recovery(outage: Outage) -> Stage:
-    """The provider is back, and requests succeed again; until the on-call engineer hears of that."""
+    """The provider is back, and requests succeed again; until the on-call engineer is notified."""
     stack = outage.stage.stack
     since = len(stack.webhook.deliveries)
     told = stack.application.ask("recover", runs=RECOVERY_RUNS)
@@ -477,7 +477,7 @@ def test_alerts_resolve_after_recovery(recovery: Stage, critical: str) -> None:
 
 
 def test_the_lesser_alert_speaks_once_the_critical_one_is_over(recovery: Stage) -> None:
-    """While calls of the last hour still fail too often for a warning, the team hears of it from now on."""
+    """While calls of the last hour still fail too often for a warning, the team is notified from now on."""
     delivery = recovery.stack.webhook.wait_for("TaskpilotLLMErrorRateHigh", "firing")
     assert delivery.receiver == "team"
     assert delivery.labels["provider"] == "openai"

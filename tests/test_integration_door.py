@@ -277,7 +277,7 @@ def test_a_listener_learns_of_failed_and_abandoned_calls(recorder: Recorder) -> 
 
 
 def test_adopted_calls_are_not_announced(recorder: Recorder, seen: Captured[Invocation]) -> None:
-    """A listener that adopts does not hear of its own calls."""
+    """A listener that adopts does not get its own calls."""
     listener = Listener()
     recorder.add_llm_listener(listener)
     recorder.adopt_llm(model="gpt-4o-mini").stop()

@@ -444,7 +444,7 @@ def test_a_long_queue_does_not_keep_a_shutdown_beyond_its_deadline(monkeypatch: 
 
 
 def test_a_successor_takes_what_comes_late() -> None:
-    """Whoever still holds a replaced pipeline puts into its successor; nothing queued is lost."""
+    """What still holds a replaced pipeline puts into its successor; nothing queued is lost."""
     old_memory, new_memory = Listing(), Listing()
     old, _ = make({"memory": old_memory})
     new, _ = make({"memory": new_memory})
@@ -508,7 +508,7 @@ def test_an_exporter_that_is_stopped_counts_what_comes() -> None:
 
 
 def test_what_comes_while_a_worker_goes_idle_is_written() -> None:
-    """A record that comes at the very moment at which the worker finds nothing to do waits for no further wake-up."""
+    """A record that comes at the moment at which the worker finds nothing to do waits for no further wake-up."""
     listing = Listing()
 
     class Interrupted(IdleEvent):
@@ -707,7 +707,7 @@ def test_a_forked_child_has_a_queue_of_its_own(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_cuts_the_waiting_at_the_exit_short() -> None:
-    """Whoever presses Ctrl-C while the exit waits for two hanging exporters waits for neither of them any longer."""
+    """After Ctrl-C the exit waits for neither of two hanging exporters any longer."""
     begun = time.monotonic()
     done = run_script("""
         import os, signal, threading, time

@@ -360,7 +360,7 @@ def test_every_alert_has_a_runbook(folder: str, alert: Alert) -> None:
 
 
 def test_runbooks_have_no_heading_without_an_alert() -> None:
-    """A runbook speaks of the alerts that exist."""
+    """A runbook has headings only for alerts that exist."""
     for folder in FOLDERS:
         headings = re.findall(r"^## (\S+)$", (SHIPPED / RULES / folder / "runbook.md").read_text(), re.MULTILINE)
         assert headings == [alert.name for name, alert in ALERTS if name == folder]

@@ -240,7 +240,7 @@ def test_a_namespace_stands_before_every_family_and_nothing_else() -> None:
 
 
 def test_the_names_are_those_that_a_namespace_exposes() -> None:
-    """A family of an exporter with a namespace has the very name that the rules of that namespace select."""
+    """A family of an exporter with a namespace has the name that the rules of that namespace select."""
     registry = CollectorRegistry()
     families_of(registry, "acme")
     exposed = {family.name for family in registry.collect()}

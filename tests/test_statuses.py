@@ -183,7 +183,7 @@ DECORATORS: dict[str, Callable[..., Any]] = {
     ids=["class", "tuple", "function"],
 )
 def test_an_expected_exception_is_a_success_and_passes(kind: str, decorator: str, expected: Any) -> None:
-    """The caller gets the very exception; others are errors as before."""
+    """The caller gets the exception itself; others are errors as before."""
     function, consume = KINDS[kind]
     with fresh_recorder(), capture_invocations() as seen:
         observed = DECORATORS[decorator](expected=expected)(function)

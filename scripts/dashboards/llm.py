@@ -263,7 +263,7 @@ _TRAFFIC: tuple[Panel, ...] = (
     ),
     lines(
         "Cache hits and misses per minute",
-        "Of the application's own cache.",
+        "Look-ups in the cache of the application.",
         Query(per_minute(_HITS), "hits"),
         Query(per_minute(_MISSES), "misses"),
         unit=PER_MINUTE,

@@ -7,7 +7,7 @@ from scripts.growth.results import load
 
 
 def main() -> None:
-    """Write them."""
+    """Write the page and its drawings from the results."""
     results = load()
     PAGE.write_text(page(results), encoding="utf-8")
     for name, text in pictures(results).items():

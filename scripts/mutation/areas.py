@@ -138,7 +138,7 @@ AREAS: Final[Mapping[str, Area]] = {
 SAMPLE: Final = 60
 """Changes tried of each area, unless SAMPLE states another number or `all`."""
 SEED: Final = 20
-"""Chooses them."""
+"""Seed of the choice of changes."""
 
 
 def test_files(names: Iterable[str]) -> list[str]:

@@ -250,7 +250,7 @@ class _Others:
             _begun.set((*map(ref, self._begun_here()[-_MOST_WAITING:]), ref(run)))
 
     def llm_ended(self, run: LlmInvocation, /) -> None:
-        """Forget it."""
+        """Forget the call, which has ended."""
         self._waiting.pop(run.number, None)
         self._elsewhere.pop(run.number, None)
 

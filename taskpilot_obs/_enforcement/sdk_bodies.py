@@ -46,7 +46,7 @@ def _plain_body(options: Any, body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _without_iterators(value: Any, depth: int) -> Any:
-    """The value with a list in place of each iterator; the very value where it holds none."""
+    """The value with a list in place of each iterator; the value itself where it holds none."""
     if isinstance(value, str) or depth > _DEEPEST:
         return value
     if isinstance(value, Iterator) and not isinstance(value, io.IOBase):

@@ -72,7 +72,7 @@ class ReleasedOutput:
 
 
 class WatchedStream(Generator[Any, Any, Any]):
-    """A generator whose items are checked once nothing follows them.
+    """Wrap a generator; its last items are checked when it ends.
 
     Args:
         inner: yields the items.

@@ -183,7 +183,7 @@ def _released(
 
 
 def watched(inner: Any, enforcer: Enforcer, run: ActiveInvocation) -> Any:
-    """A generator, asynchronous or not, whose items are checked as they pass; the very object without checks.
+    """A generator, asynchronous or not, whose items are checked as they pass; the object itself without checks.
 
     Args:
         inner: yields what has been handed out by the time that checks see it.

@@ -1,4 +1,4 @@
-"""The call of a `track_llm` block, which others tell from calls whose content is known where they begin."""
+"""The call of a `track_llm` block, which other layers distinguish from calls whose content is known at their start."""
 
 from __future__ import annotations
 

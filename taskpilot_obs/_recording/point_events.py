@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.records import Record, Scope
 
 _SHOWN: Final = ("kind", "name", "verdict", "result", "stage", "severity", "reason")
-"""What the event of a span tells of a decision."""
+"""The attributes of a decision's event on a span."""
 MAX_RATED = 50_000
 """How many rated requests are remembered, so that a second verdict on one of them is a revision."""
 

@@ -44,7 +44,7 @@ class guarded:  # noqa: N801  reads as a statement: `with guarded("audit_log", c
         self._counters = counters
 
     def __enter__(self) -> None:
-        """Enter the block; nothing has to be prepared."""
+        """Enter the block. The failure is handled at its end."""
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /

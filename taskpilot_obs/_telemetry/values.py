@@ -74,7 +74,7 @@ def money_of(cost: Decimal | None) -> Money | tuple[None, None]:
 
 
 def texts(*values: Any) -> Sequence[str | None]:
-    """Each as `stored_text` keeps it. All are looked at together first: nearly always there is nothing to cut out."""
+    """The texts as `stored_text` keeps them. All are searched at once first, because almost none has to be cut."""
     told = [value for value in values if value is not None]
     try:
         together = "".join(told)

@@ -140,8 +140,8 @@ def log_at(path: Path | str) -> Log:
     stem = path.name.removesuffix(SUFFIX)
     if match is None or match["stem"] != stem:
         raise ConfigurationError(
-            f"audit log {str(path)!r}: a name with {SUFFIX} in its middle, or a line break, cannot be told from those "
-            f"of its segments; choose another, for example audit{SUFFIX}"
+            f"audit log {str(path)!r}: a name with {SUFFIX} in its middle, or a line break, looks like one of "
+            f"its segments; choose another, for example audit{SUFFIX}"
         )
     return Log(path.absolute().parent, stem)
 

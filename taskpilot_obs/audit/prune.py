@@ -48,9 +48,7 @@ def prune(path: Path | str, keep: timedelta, *, key: bytes | None = None) -> lis
 
 def _check_key(log: Log, digest: Digest | None) -> None:
     if digest is None and any(note.mac for note in read_notes(log.manifest)):
-        raise AuditLogError(
-            f"{log.manifest}: this log has a key; without it the pruning could not be told from a theft"
-        )
+        raise AuditLogError(f"{log.manifest}: this log has a key; without it the pruning would look like a theft")
 
 
 def _prune_chain(chain: Chain, cutoff: str, digest: Digest | None) -> list[Path]:

@@ -45,7 +45,7 @@ class Gauges(Protocol):
     """Where the figures of budgets are exposed."""
 
     def set_gauge(self, metric: Metric, labels: tuple[str, ...], value: float) -> None:
-        """Set one."""
+        """Set a gauge."""
 
     def book(self, metric: Metric, labels: tuple[str, ...], amount: float) -> None:
         """Add to a counter."""

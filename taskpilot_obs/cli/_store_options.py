@@ -182,6 +182,6 @@ def explained() -> Iterator[None]:
 
 
 def say_incomplete(moment: datetime | None) -> None:
-    """Tell from when on the figures above are complete, where they are not."""
+    """Print from when on the figures above are complete, unless all of them are."""
     if moment is not None:
         say(f"calls before {moment:%Y-%m-%d %H:%M} UTC were deleted and are not counted")

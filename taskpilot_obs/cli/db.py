@@ -85,7 +85,7 @@ def partition_tables(store: StoreUrl = None, *, abandon: Abandon = False) -> Non
 
 
 def repair_marks(store: StoreUrl = None) -> None:
-    """Set back what a clock that was ahead has marked as deleted, so that new rows count again."""
+    """Undo marks of deleted rows that a fast clock set too late, so that new rows count again."""
     with explained():
         from taskpilot_obs.store import aggregate_summaries, repair
 

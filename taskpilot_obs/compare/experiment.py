@@ -126,7 +126,7 @@ class Experiment:
         self.stopped = reason
 
     def variant_of(self, unit_id: str) -> str:
-        """The variant of a unit: the same for the same ID, in every process and version of Python.
+        """The variant of a unit. An ID gets one variant in every process and version of Python.
 
         Args:
             unit_id: the ID of the user, session, tenant or request.

@@ -162,7 +162,7 @@ def _in_order(by: str, seen: Mapping[str, _Seen]) -> list[str]:
 
 
 class _Told(NamedTuple):
-    """What the store tells of one stretch of time."""
+    """What the store holds of one stretch of time."""
 
     seen: dict[str, _Seen]
     incomplete_before: datetime | None

@@ -131,7 +131,7 @@ class _Pricer:
         self._known: dict[_Key, CachedPrices | None] = {}
 
     def __call__(self, call: UsedCall) -> int | None:
-        """Picodollars; None if unknown. A call that cost nothing (the application's cache, a refusal) still does."""
+        """The cost in picodollars; None if unknown. A call that was free (a cache hit, a refusal) stays free."""
         if call.origin == FREE:
             return 0
         at_ns = call.began_us * NS_PER_US if self.at_ns is None else self.at_ns

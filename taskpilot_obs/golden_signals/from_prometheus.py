@@ -94,7 +94,7 @@ def signals_from_prometheus(
     Args:
         url: base URL of the server, with its path prefix if it has one.
         window: how far back, such as "1h"; None: the counters as they stand, each since its process started.
-        job: the scrape job to speak of; may be left out where the server knows one only.
+        job: the scrape job to ask about; may be left out where the server knows only one.
         access: credentials, certificates and time limit.
         judged: see `JudgeOptions`.
 
@@ -158,7 +158,7 @@ def _signals(
 def _require_one(jobs: Sequence[str]) -> None:
     if len(jobs) > 1:
         raise ConfigurationError(
-            f"job: the server knows several services ({', '.join(jobs)}), whose figures say nothing together; name one"
+            f"job: the server knows several services ({', '.join(jobs)}), whose figures cannot be combined; name one"
         )
 
 

@@ -52,7 +52,7 @@ class Watched(NamedTuple):
     """Whether events that are all bad suffice, however few (two at least)."""
     windows: AlertWindows = RUNS
     share: float = 0.1
-    """The smallest share of bad events that an alert on the value speaks of: a small one takes many events to see."""
+    """The smallest share of bad events that an alert on the value is about: a small one takes many events to see."""
     fault: float = 0.1
     """The share of bad events from which on the value is bad."""
 
@@ -123,7 +123,7 @@ def recent_value(
         value: record of the value over a window.
         events: expression of the events in a window.
         min_events: how many events the other windows take.
-        share: the smallest share of bad events that an alert speaks of; the first window must hold 20 such events.
+        share: the smallest share of bad events that an alert is about; the first window must hold 20 such events.
     """
     fast = (settings.evidence.fast_window, max(settings.evidence.fast_min_events, min_events, ceil(20 / share)))
     windows = [fast, *((window, min_events) for window in settings.recent_windows)]
@@ -142,5 +142,5 @@ def history_share(scope: RuleScope, period: str) -> str:
 
 
 def stated(windows: Sequence[str], settings: RuleSettings, min_events: int, what: str) -> str:
-    """Which window a recent value speaks of, for descriptions."""
+    """Which window a recent value covers, for descriptions."""
     return evidence((settings.evidence.fast_window, *windows), min_events, what)

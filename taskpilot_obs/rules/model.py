@@ -64,7 +64,7 @@ class AlertSignal(NamedTuple):
         return Alert(name, self.kind, WARNING, self.name, expr, summary, description, wait)
 
     def critical(self, name: str, expr: str, summary: str, description: str, wait: str = "") -> Alert:
-        """An alert that wakes somebody up; the arguments are fields of `Alert`."""
+        """An alert that pages; the arguments are fields of `Alert`."""
         return Alert(name, self.kind, CRITICAL, self.name, expr, summary, description, wait)
 
 

@@ -40,7 +40,7 @@ def usd(amount: float) -> str:
 
 
 def evidence(windows: Sequence[str], min_events: int, what: str) -> str:
-    """Which window a recent value speaks of."""
+    """Which window a recent value covers."""
     if len(windows) == 1:
         return f"over {windows[0]} with at least {min_events} {what}"
     return f"over the shortest of {', '.join(windows)} with at least {min_events} {what}"

@@ -95,7 +95,7 @@ class CallFilters(Query):
     prompt_name: Name | None = Field(None, examples=["plan"])
 
     def asked(self) -> Asked:
-        """In the words of the statistics."""
+        """The filters, as the statistics name them."""
         return _asked(self)
 
 
@@ -148,7 +148,7 @@ def _asked(query: Query) -> Asked:
 
 
 class StatsQuery(Times, FilterParams):
-    """For statistics and costs of a stretch of time."""
+    """Parameters of statistics and costs over a stretch of time."""
 
 
 class CostsQuery(StatsQuery):
@@ -163,14 +163,14 @@ CALENDAR: Final = ("day", "week", "month")
 
 
 class TimesOnly(Times):
-    """For questions about every tenant."""
+    """Parameters of questions about every tenant."""
 
 
 SIGNALS_WINDOW: Final = "15m"
 
 
 class SignalsQuery(Times):
-    """For the golden signals."""
+    """Parameters of the golden signals."""
 
     window: PeriodText | None = Field(None, description="Another name of `period`; by default 15m.")
     workflow: Name | None = Field(None, description="This workflow alone.", examples=["triage"])
@@ -193,12 +193,12 @@ class SignalsQuery(Times):
         return self.window or self.period or SIGNALS_WINDOW
 
     def stretch(self, now: datetime) -> Period:
-        """The stretch of time that the signals speak of."""
+        """The stretch of time that the signals cover."""
         return self.span(now, self.until_now)
 
 
 class HealthQuery(Query):
-    """For a load balancer's probe."""
+    """Parameters of the probe of a load balancer."""
 
     window: PeriodText = Field("15m", description="How far back to look.")
     workflow: Name | None = Field(None, examples=["triage"])
@@ -233,7 +233,7 @@ class SummariesQuery(BenchmarkFilters):
 
 
 class TracesQuery(CallerFilters, BenchmarkFilters):
-    """For single calls, newest first."""
+    """Parameters of lists of single calls, newest first."""
 
     status: Status | None = Field(None, examples=["error"])
     request_id: Name | None = Field(None, examples=["req-1"])
@@ -261,13 +261,13 @@ class TenantsQuery(TimesOnly):
 
 
 class RunsQuery(Times):
-    """For runs of the benchmark, newest first."""
+    """Parameters of lists of benchmark runs, newest first."""
 
     limit: int = Field(20, ge=1, le=MOST_RUNS)
 
 
 class ExperimentsQuery(Times):
-    """For the experiments that there are."""
+    """Parameters of the list of experiments."""
 
     tenant: Name | None = Field(None, description="For tokens of every tenant only.", examples=["acme"])
 
@@ -316,4 +316,4 @@ class ExperimentOptions(Query):
 
 
 class ExperimentQuery(ExperimentsQuery, ExperimentOptions):
-    """For one experiment."""
+    """Parameters of one experiment."""

@@ -18,7 +18,7 @@ Usd = Annotated[
 
 
 class Frozen(BaseModel):
-    """What cannot be changed after it was told."""
+    """A model whose fields cannot be set."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

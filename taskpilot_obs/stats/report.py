@@ -44,7 +44,7 @@ class ReportTable(NamedTuple):
 
 
 class Report(NamedTuple):
-    """All that is told."""
+    """The content of a report."""
 
     start: datetime
     end: datetime

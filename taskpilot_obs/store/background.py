@@ -72,7 +72,7 @@ class Maintenance:
                 log_failure("store maintenance", error)
 
     def once(self) -> None:
-        """One round.
+        """Do the work once.
 
         Raises:
             StoreError: the database failed.

@@ -50,7 +50,7 @@ class StoreExporter:
         aggregate_every_s: sum up hours and days in the background this often; None: not here.
         retention_days: delete rows older than this in the background, for all tables or by table (see `prune`);
             None keeps everything.
-        service: the name that rows are stored under, to tell apart what shares a store.
+        service: the name that rows are stored under, which separates services that share a store.
         environment: the environment that rows are stored under, as in "production".
 
     Raises:

@@ -30,9 +30,9 @@ _MERGED: Final = {
     "services_merged_before": frozenset({"service", "environment"}),
     "tenants_merged_before": frozenset({"organization_id", "prompt_name"}),
 }
-"""Marks that a downgrade left, and what sums from before do not tell apart."""
+"""Marks that a downgrade left, and what sums from before do not distinguish."""
 MERGEABLE: Final = frozenset[str]().union(*_MERGED.values())
-"""The dimensions that sums from before some moment may not tell apart."""
+"""The dimensions that sums from before some moment may not distinguish."""
 
 
 class Deleted(NamedTuple):

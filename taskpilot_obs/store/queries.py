@@ -328,7 +328,7 @@ def _bytes(connection: Connection, column: Any) -> Any:
 
 
 def _failed(filters: Filters) -> TextClause:
-    """Which rows failed, as text: an index of failures is used for the very condition only that it was made with.
+    """Which rows failed, as text: an index of failures is used only for the condition that it was made with.
 
     The few rows of a user or a request have an index of their own, beside which PostgreSQL would read every failure.
     """

@@ -69,7 +69,7 @@ def _of_table(connection: Connection, table: Table) -> Repair | None:
 
 
 def _first_whole_hour(connection: Connection) -> datetime:
-    """The first hour from which on no summary tells of more calls than there are rows."""
+    """The first hour from which on no summary counts more calls than there are rows."""
     summary, call = SUMMARIES.c, LLM_CALLS.c
     told = select(summary.period_start, func.sum(summary.requests)).where(summary.period == SERIES.period("hourly"))
     newest = told.group_by(summary.period_start).order_by(summary.period_start.desc())

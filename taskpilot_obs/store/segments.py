@@ -122,7 +122,7 @@ def plan(
         connection: one snapshot that the queries of the answer share.
         start: in UTC.
         end: in UTC.
-        rollup: what summaries have to tell apart; None: rows alone answer.
+        rollup: what summaries have to distinguish; None: rows alone answer.
         version: of the tables.
         step: length of the steps that the answer is divided into, on the clock of UTC; None: it is not.
     """

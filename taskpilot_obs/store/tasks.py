@@ -35,7 +35,7 @@ class Tasks(NamedTuple):
 
 def tasks(connection: Connection, start: datetime, end: datetime, tenant: str | None = None) -> dict[str, Tasks]:
     """The tasks that ended in [start, end), by name; of one tenant, or of all."""
-    # As text: SQLite uses the index of tasks only for the very condition that it was made with.
+    # As text: SQLite uses the index of tasks only for the condition that it was made with.
     where = _tasks_where(start, end, tenant)
     durations: dict[str, Counter[int]] = defaultdict(Counter)
     for name, number, amount in connection.execute(

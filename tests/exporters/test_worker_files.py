@@ -187,7 +187,7 @@ def test_a_lock_that_is_never_given_back(directory: Path, monkeypatch: pytest.Mo
 
 
 def test_the_lock_is_waited_for(directory: Path) -> None:
-    """Whoever comes second waits until the first is done."""
+    """The second process waits until the first is done."""
     code = """
 import fcntl, sys, time
 with open(sys.argv[1], "w") as file:

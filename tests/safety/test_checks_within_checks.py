@@ -92,7 +92,7 @@ def test_checks_that_leave_tasks_behind_for_each_other_come_to_an_end() -> None:
 
 
 def test_a_task_of_one_check_is_asked_about_while_another_is_asked() -> None:
-    """A tool that a check left behind is refused by the very check that is being asked about something else then."""
+    """A tool that a check left behind is refused by the check that is being asked about something else then."""
 
     async def work() -> None:
         notes = LeavesNotes("notes")

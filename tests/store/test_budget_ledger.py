@@ -192,7 +192,7 @@ def test_a_booking_of_another_line_gives_the_reservation_back_where_it_was(store
 
 
 def test_thresholds_are_crossed_once(store: Store) -> None:
-    """Whoever books them first alerts; a booking that jumps over several gets them all."""
+    """The process that books them first alerts; a booking that jumps over several gets them all."""
     first, second, team = StoreLedger(store), StoreLedger(store), budget("1")
     assert [each.crossed for each in first.settle([Charge(line(team, "0.4"))], NOW)] == [()]
     assert [each.crossed for each in second.settle([Charge(line(team, "0.4"))], NOW)] == [(500, 750)]

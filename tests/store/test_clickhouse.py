@@ -209,7 +209,7 @@ def test_a_longer_ttl_forgets_nothing_that_was_deleted(store: Store) -> None:
 
 @needs_clickhouse
 def test_retention_is_a_ttl_that_answers_know(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Calls older than the TTL stay in sums; an answer from rows tells from when on it is complete."""
+    """Calls older than the TTL stay in sums; an answer from rows states from when on it is complete."""
     monkeypatch.setattr(clickhouse_sums, "SETTLE", timedelta(0))
     now = NOON + timedelta(days=40)
     Writer(store).write(rows_of([llm_call(NOON), llm_call(NOON + timedelta(days=35))]))

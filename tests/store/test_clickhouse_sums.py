@@ -256,7 +256,7 @@ def test_an_hour_that_is_never_summed_up_again_is_no_work(store: Store) -> None:
 
 
 def test_calls_that_the_server_deleted_unsummed_are_known_to_be_missing(store: Store) -> None:
-    """Where a TTL took rows of an hour that was never summed up, the answer tells from when on it is complete."""
+    """Where a TTL took rows of an hour that was never summed up, the answer states from when on it is complete."""
     now = present(store)
     prune({"llm_call_telemetry": 30}, store=store, now=now)
     late = now - timedelta(days=31)

@@ -24,8 +24,8 @@ def wrap(client: C, *, recorder: Recorder | None = None) -> C:
     """Record the model calls of a client: messages, created, streamed or parsed.
 
     Args:
-        client: `Anthropic`, `AsyncAnthropic`, or the SDK's clients for Bedrock and Vertex; changed in place, and
-            harmlessly again. Clients that `with_options` and `copy` make of it are wrapped too.
+        client: `Anthropic`, `AsyncAnthropic`, or the SDK's clients for Bedrock and Vertex; changed in place.
+            Wrapping it again does nothing. Clients that `with_options` and `copy` make of it are wrapped too.
         recorder: records the calls; the default recorder when left out.
 
     Returns:

@@ -142,7 +142,7 @@ class Observer:
         if known is not None:  # a failure is reported twice
             reading.end_run(known.run, event, phase)
             for each in self.runs.beneath(known.run) if phase == "failed" else ():
-                self.runs.pop(each).run.end_as(known.run.status)  # no event tells of an agent that a hook has aborted
+                self.runs.pop(each).run.end_as(known.run.status)  # no event reports an agent that a hook aborted
 
     def _before_execution(self, context: Any) -> None:
         """Listen, and begin an agent outside of a crew, whose start no sink may have seen."""

@@ -20,7 +20,7 @@ class CurrentRun(NamedTuple):
     agent: str
 
     async def close(self, error: BaseException | None = None, *, status: Status = Status.SUCCESS) -> None:
-        """End it, once the checks are asked about words that nothing has followed."""
+        """End the run, after the checks are asked about trailing words."""
         if self.step is not None:
             self.run.detach(self.step)
         await end_early(self.run, error, status=status)

@@ -31,11 +31,11 @@ def wrap(client: Client, *, recorder: Recorder | None = None) -> Client:
     """Record the model calls of a client: content, streams, chats and embeddings, those of `client.aio` too.
 
     Args:
-        client: changed in place, and harmlessly again.
+        client: changed in place; wrapping it again does nothing.
         recorder: records the calls; the default recorder when left out.
 
     Returns:
-        The very client.
+        The client that was given.
 
     Raises:
         ConfigurationError: the object is not a client of Google's SDK.

@@ -1,7 +1,7 @@
-"""Hearing of a graph's breakpoints (`interrupt_before`, `interrupt_after`), at which no node of its raises anything.
+"""Notices breakpoints of a graph (`interrupt_before`, `interrupt_after`), at which no node raises.
 
-LangGraph tells only handlers of a class of its own. It is not imported for that: a handler becomes one of that class
-when it first hears of a graph, whose package the application has imported by then.
+LangGraph reports them only to handlers of its own class. LangGraph is not imported for that: a handler becomes one of
+that class when it first sees a graph, because the application has imported the package by then.
 """
 
 from __future__ import annotations

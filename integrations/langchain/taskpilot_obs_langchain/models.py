@@ -27,7 +27,7 @@ _OPTIONS: Final = (("ls_temperature", Attr.REQUEST_TEMPERATURE), ("ls_max_tokens
 
 
 class RequestParameters(NamedTuple):
-    """What a call asks for, as LangChain says it; the same for every call of a model."""
+    """What a call asks for, in LangChain's words; identical for every call of a model."""
 
     model: str | None
     provider: str | None

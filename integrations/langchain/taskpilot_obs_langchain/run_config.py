@@ -36,7 +36,7 @@ def attributes_of(metadata: Mapping[Any, Any] | None, tags: Iterable[Any] | None
 
 
 def note_config(run: ActiveInvocation | None, metadata: Mapping[Any, Any] | None, tags: Iterable[Any] | None) -> None:
-    """Put them on a run."""
+    """Set metadata and tags as attributes of a run."""
     if run is None or not (metadata or tags):
         return
     for key, value in attributes_of(metadata, tags).items():

@@ -196,7 +196,7 @@ def open_beneath(entry: RunEntry | Link) -> list[RunEntry]:
 
 
 def mark_left(entry: RunEntry) -> None:
-    """Tell a stream that was read to its end from one that was left.
+    """Distinguish a stream that was read to its end from one that was abandoned.
 
     LangChain swallows the GeneratorExit and reports an end, with the runs beneath still open. Those it then reads to
     their end by itself, so that their usage is known all the same.

@@ -99,7 +99,7 @@ def test_every_way_to_call_a_model_asks_first(way: str) -> None:
 
 
 def test_without_a_handler_what_was_reserved_counts_as_spent() -> None:
-    """Nobody records what the call took; the limit holds all the same."""
+    """What the call took is not recorded; the limit holds nevertheless."""
     with fresh_recorder(budgets=[team()]) as recorder:
         asking = budgeted(Model())
         asking.invoke("hi")

@@ -326,7 +326,7 @@ def test_an_empty_answer_has_unknown_usage(seen: Seen) -> None:
 
 
 def test_retries_are_counted_on_their_call(seen: Seen) -> None:
-    """Each retry that LangChain reports counts once, however many handlers hear of it; the request is one."""
+    """Each retry that LangChain reports counts once, however many handlers see it; the request is one."""
     handlers = [ObservabilityHandler(), ObservabilityHandler()]
     run_id, usual = uuid4(), LLMResult(generations=[])
     for handler in handlers:

@@ -283,8 +283,8 @@ def test_a_breakpoint_interrupts_the_graph(seen: Seen, way: Any, breakpoints: An
     assert told(seen)[2:] == [("invoke_agent", "second", "success"), ("invoke_workflow", "LangGraph", "success")]
 
 
-def test_an_older_langgraph_tells_of_no_breakpoints(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where LangGraph has no class of handlers that hear of graphs, a graph is recorded all the same."""
+def test_an_older_langgraph_reports_no_breakpoints(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where LangGraph has no class of handlers for graphs, a graph is recorded nevertheless."""
     monkeypatch.delitem(sys.modules, "langgraph.callbacks", raising=False)
     graph(first=lambda state: {}).invoke(ASK, config(thread="t"))
     assert [status for _, _, status in told(seen)] == ["success", "success"]

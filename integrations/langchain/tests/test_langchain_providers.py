@@ -45,7 +45,7 @@ class Listener(BaseCallbackHandler):
         """Nothing; without it LangChain would make text of the messages."""
 
     def on_llm_end(self, response: LLMResult, **_: Any) -> None:
-        """Keep them."""
+        """Keep the messages."""
         self.messages += [getattr(generation[0], "message", None) for generation in response.generations]
 
 

@@ -95,7 +95,7 @@ def note_document(run: LlmInvocation, details: Mapping[str, Any]) -> object:
 
 
 def _counts_tokens(answer: Mapping[str, Any]) -> bool:
-    """Whether an answer states tokens for sure; one that does not look so may state them elsewhere."""
+    """Whether an answer certainly states tokens; where it does not seem to, they may be elsewhere."""
     usage = answer.get("usage") or answer.get("usageMetadata")
     return isinstance(usage, dict) and any(type(count) is int and count > 0 for count in usage.values())
 

@@ -32,8 +32,8 @@ def wrap(client: C, *, recorder: Recorder | None = None) -> C:
     """Record the model calls of a client: chat completions, completions, responses and embeddings.
 
     Args:
-        client: `OpenAI`, `AsyncOpenAI`, `AzureOpenAI` or `AsyncAzureOpenAI`; changed in place, and harmlessly again.
-            Clients that `with_options` and `copy` make of it are wrapped too.
+        client: `OpenAI`, `AsyncOpenAI`, `AzureOpenAI` or `AsyncAzureOpenAI`; changed in place. Wrapping it
+            again does nothing. Clients that `with_options` and `copy` make of it are wrapped too.
         recorder: records the calls; the default recorder when left out.
 
     Returns:

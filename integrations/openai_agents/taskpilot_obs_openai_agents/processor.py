@@ -112,7 +112,7 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
                 _begin(known, span, known.above.get(span.parent_id or "") or current_run() or known.run)
 
     def on_span_end(self, span: Any) -> None:
-        """End its run."""
+        """End the run of the span."""
         known = self._traces.get(span.trace_id)
         if known is not None:
             with known.guard:

@@ -142,7 +142,7 @@ class GenAiBridge(SpanProcessor):
         return known
 
     def _run_at(self, node: Node) -> ActiveInvocation | None:
-        """The nearest run at or above a span, made if necessary. An LLM call is none: its end will tell of it."""
+        """The nearest run at or above a span, made if necessary. An LLM call is left out: its end reports it."""
         with self._making:
             if node.run is None and not node.folded:
                 kind = node.kind()

@@ -107,7 +107,7 @@ class NativeCalls:
     def settle(self) -> None:
         """Decide about held records as far as possible. The thread that holds the lock does it for all."""
         while self._new or self._ended:
-            # Never wait: a finalizer may run this on the very thread that holds the lock, which looks again below.
+            # Never wait: a finalizer may run this on the thread that holds the lock, which looks again below.
             if not self._lock.acquire(blocking=False):
                 return
             try:

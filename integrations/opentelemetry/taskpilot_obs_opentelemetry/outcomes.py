@@ -1,4 +1,4 @@
-"""How a span ended, and what it states of an LLM's answer, as a run is told."""
+"""Passes the end of a span, and what it states of an LLM's answer, to its run."""
 
 from __future__ import annotations
 

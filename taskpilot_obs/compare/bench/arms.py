@@ -35,7 +35,7 @@ class ConnectedModel(Protocol):
         """The pieces of the answer; the SDK must not retry."""
 
     async def aclose(self) -> None:
-        """Close its connections."""
+        """Close the connections of the client."""
 
 
 class Connector(Protocol):

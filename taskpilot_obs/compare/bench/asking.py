@@ -88,5 +88,5 @@ class _Pieces:
         self._pieces.append(str(piece))
 
     def heard(self) -> Heard:
-        """All of them."""
+        """The pieces so far as one text, and when the first came."""
         return Heard("".join(self._pieces), self._first_at)

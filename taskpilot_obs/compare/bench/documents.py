@@ -59,7 +59,7 @@ def _p50(found: Distribution | None) -> float | None:
 
 
 def facts(report: BenchmarkReport) -> Iterator[tuple[str, str]]:
-    """Under which circumstances the figures were measured."""
+    """The circumstances in which the figures were measured."""
     plan = report.plan
     yield "run", f"{report.run_id} ({report.status}{'' if report.stopped is None else f': {report.stopped}'})"
     yield "time", f"{report.start_time:%Y-%m-%d %H:%M:%S} UTC, {seconds(report.benchmark_duration_s)}"

@@ -47,10 +47,10 @@ TRUTHS: Final = (
 
 
 class PretendProviders(ThreadingHTTPServer):
-    """The server of all of them.
+    """A local HTTP server that answers as the pretend providers do.
 
     Args:
-        truths: what is built in.
+        truths: how fast, dear and reliable each provider is.
         seed: of latencies, errors and mistakes.
     """
 

@@ -66,7 +66,7 @@ class Runner:
         collector: gets what the recorders record.
         recorders: the first one records each call as a run of the workflow `benchmark`, and its budgets may end the
             run; all are drained before the collector is read.
-        reporters: hear of every call.
+        reporters: notified of every call.
     """
 
     def __init__(

@@ -119,7 +119,7 @@ class Session:
         """Make the calls that are left, and report on all.
 
         Args:
-            reporters: hear of every call.
+            reporters: notified of every call.
 
         Raises:
             ConfigurationError: no arm could be connected.
@@ -209,7 +209,7 @@ class _CallsInMemory(Reporter):
         self.calls = [*done]
 
     def saved(self, calls: Sequence[BenchCall]) -> None:
-        """Take more."""
+        """Keep further calls."""
         self.calls += calls
 
 
@@ -265,7 +265,7 @@ def benchmark(
         out: a folder that keeps the run: `calls.jsonl`, `plan.json`.
         store: the URL of a store that keeps it.
         prices: files of own prices.
-        reporters: hear of every call.
+        reporters: notified of every call.
         options: the fields of `Plan`: `tasks`, `iterations`, `concurrency` or `rate_per_s`, `warm_up`, `seed`,
             `max_cost_usd`, `retries`, `objectives`, ….
 

@@ -85,7 +85,7 @@ def _spent(settings: RuleSettings) -> tuple[Alert, Alert]:
             f"{BUDGET} is {PERCENT} spent",
             f"{_SPENT} once there is no room for them. Fires above {percent(limits.critical_percent)}, and where runs"
             " fail because they are refused.",
-            # No wait: it would start over whenever the label that tells of failed runs comes or goes.
+            # No wait: it would start over whenever the label for failed runs comes or goes.
         ),
     )
 

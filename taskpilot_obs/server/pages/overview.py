@@ -36,7 +36,7 @@ _DAY: Final = "24h"
 
 
 class OverviewQuery(FilteredQuery):
-    """Which part of the past the signals speak of."""
+    """Which part of the past the signals cover."""
 
     period: PeriodText = "1h"
     workflow: Name | None = None
