@@ -24,9 +24,9 @@ pip install taskpilot-obs {name}
 ```
 
 ```python
-from taskpilot_obs_{name} import Observer
+from taskpilot_obs_{name} import {title}Observer
 
-observer = Observer()
+observer = {title}Observer()
 assert observer.call("add", lambda a, b: a + b, {{"a": 1, "b": 2}}) == 3
 ```
 
@@ -38,9 +38,9 @@ PACKAGE = '''"""Observes {name}."""
 
 from __future__ import annotations
 
-from taskpilot_obs_{name}.observer import Observer
+from taskpilot_obs_{name}.observer import {title}Observer
 
-__all__ = ["Observer"]
+__all__ = ["{title}Observer"]
 '''
 
 OBSERVER = '''"""The adapter: what the framework calls becomes runs."""
@@ -53,7 +53,7 @@ from typing import Any
 from taskpilot_obs.integration import Recorder, check_input, check_output, get_recorder
 
 
-class Observer:
+class {title}Observer:
     """Records tool calls.
 
     Args:
@@ -89,17 +89,18 @@ class Observer:
         return result
 '''
 
-EXAMPLE = '''"""{title}: a tool call, observed. Runs offline."""
+EXAMPLE = '''"""{name}: a tool call, observed. Runs offline."""
 
 from __future__ import annotations
 
+from taskpilot_obs_{name} import {title}Observer
+
 from taskpilot_obs import get_recorder
-from taskpilot_obs_{name} import Observer
 
 
 def main() -> None:
     """Call a tool."""
-    result = Observer().call("add", lambda a, b: a + b, {{"a": 1, "b": 2}})
+    result = {title}Observer().call("add", lambda a, b: a + b, {{"a": 1, "b": 2}})
     get_recorder().drain()
     print(f"the tool returned {{result}}")
 
@@ -113,19 +114,19 @@ TESTS = '''"""The adapter for {name} on real calls: success, failure, nesting, r
 from __future__ import annotations
 
 import pytest
+from taskpilot_obs_{name} import {title}Observer
 
 from taskpilot_obs import track_agent
 from taskpilot_obs.exceptions import RefusedError
 from taskpilot_obs.records import Invocation, Status
 from taskpilot_obs.safety import DenyTools
 from taskpilot_obs.testing import Captured, capture_invocations, fresh_recorder
-from taskpilot_obs_{name} import Observer
 
 
 def test_a_tool_call_is_recorded_beneath_its_agent(seen: Captured[Invocation]) -> None:
     """A call is a tool call of the agent around it."""
     with track_agent("Planner"):
-        assert Observer().call("add", lambda a, b: a + b, {{"a": 1, "b": 2}}) == 3
+        assert {title}Observer().call("add", lambda a, b: a + b, {{"a": 1, "b": 2}}) == 3
     tool, agent = seen
     assert (tool.name, tool.status, tool.agent) == ("add", Status.SUCCESS, "Planner")
     assert tool.parent_id == agent.invocation_id
@@ -134,7 +135,7 @@ def test_a_tool_call_is_recorded_beneath_its_agent(seen: Captured[Invocation]) -
 def test_a_failure_is_recorded_and_passes(seen: Captured[Invocation]) -> None:
     """The tool's own exception reaches the caller, and the record names its class."""
     with pytest.raises(ZeroDivisionError):
-        Observer().call("divide", lambda: 1 / 0, {{}})
+        {title}Observer().call("divide", lambda: 1 / 0, {{}})
     assert (seen[0].status, seen[0].error_type) == (Status.ERROR, "ZeroDivisionError")
 
 
@@ -146,13 +147,13 @@ def test_a_refused_tool_does_not_run() -> None:
         capture_invocations(recorder) as seen,
     ):
         with pytest.raises(RefusedError):
-            Observer(recorder).call("delete", lambda: ran.append("delete"), {{}})
+            {title}Observer(recorder).call("delete", lambda: ran.append("delete"), {{}})
         assert (seen[0].status, ran) == (Status.BLOCKED, [])
 '''
 
 
 def make(name: str, root: Path = ROOT) -> list[Path]:
-    """Write the folder of an integration, and name it in `pyproject.toml`: its package, its extra, its types.
+    """Write the folder of an integration, and name it in `pyproject.toml` and in the table of integrations.
 
     Args:
         name: the framework's import name.
@@ -162,7 +163,7 @@ def make(name: str, root: Path = ROOT) -> list[Path]:
         The files that were written.
 
     Raises:
-        ValueError: the name is not an import name, or `pyproject.toml` lacks a list that it belongs in.
+        ValueError: the name is not an import name, or a list that it belongs in is missing.
         FileExistsError: there is such a folder already.
     """
     if not NAME.fullmatch(name):
@@ -181,24 +182,41 @@ def make(name: str, root: Path = ROOT) -> list[Path]:
     }
     for path, text in contents.items():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text.format(name=name, title=name.capitalize()), encoding="utf-8")
+        path.write_text(text.format(name=name, title=name.title().replace("_", "")), encoding="utf-8")
     _name_in(root / "pyproject.toml", name)
+    _list_in(root / "integrations" / "README.md", name)
     return list(contents)
 
 
 def _name_in(pyproject: Path, name: str) -> None:
-    """Add lines behind those of the LangChain integration, which is in every list."""
-    text = pyproject.read_text(encoding="utf-8")
-    for known, line in (
-        ('    "integrations/langchain/taskpilot_obs_langchain",', f'    "integrations/{name}/taskpilot_obs_{name}",'),
-        ('    "integrations/langchain",', f'    "integrations/{name}",'),
-        ('langchain = ["langchain-core>=1.6"]', f'{name} = ["{name}"]'),
+    """Add the package, the extra and the types of an integration, each to its list, in order of the alphabet."""
+    lines = pyproject.read_text(encoding="utf-8").splitlines()
+    for known, member, line in (
+        (
+            '    "integrations/langchain/taskpilot_obs_langchain",',
+            r'    "integrations/\w+/taskpilot_obs_\w+",',
+            f'    "integrations/{name}/taskpilot_obs_{name}",',
+        ),
+        ('    "integrations/langchain",', r'    "integrations/\w+",', f'    "integrations/{name}",'),
+        ('langchain = ["langchain-core>=1.6"]', r"[\w-]+ = \[.*\]", f'{name.replace("_", "-")} = ["{name}"]'),
     ):
-        if known not in text:
-            raise ValueError(f"{pyproject}: the line {known.strip()} is missing, behind which {name} is listed")
-        if line not in text.splitlines():
-            text = text.replace(f"{known}\n", f"{known}\n{line}\n", 1)
-    pyproject.write_text(text, encoding="utf-8")
+        if known not in lines:
+            raise ValueError(f"{pyproject}: the line {known.strip()} is missing, beside which {name} is listed")
+        at = lines.index(known)
+        while re.fullmatch(member, lines[at - 1]):
+            at -= 1
+        while re.fullmatch(member, lines[at]) and lines[at] < line:
+            at += 1
+        lines.insert(at, line)
+    pyproject.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+def _list_in(readme: Path, name: str) -> None:
+    """Add the last row to the table of integrations."""
+    lines = readme.read_text(encoding="utf-8").splitlines()
+    last = max(number for number, line in enumerate(lines) if line.startswith("| ["))
+    lines.insert(last + 1, f"| [{name}]({name}/README.md) | observes tool calls of {name} |")
+    readme.write_text("\n".join([*lines, ""]), encoding="utf-8")
 
 
 def main(arguments: list[str]) -> int:
@@ -213,7 +231,7 @@ def main(arguments: list[str]) -> int:
         return 2
     for path in made:
         print(path.relative_to(ROOT))
-    print("next: the least version in its extra in pyproject.toml, a line in integrations/README.md")
+    print("next: the least version in its extra in pyproject.toml, and what it does in integrations/README.md")
     return 0
 
 
