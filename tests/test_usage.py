@@ -14,7 +14,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langchain_core.outputs import ChatGeneration, LLMResult
 
 from taskpilot_obs.usage import Reading, StreamReader, Usage, from_counts, read_response
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 
 def usage(response: Any, provider: str | None = None) -> Usage | None:
@@ -594,5 +594,6 @@ def test_usage_read_is_the_short_way() -> None:
 def test_a_number_of_any_size_is_read_at_once() -> None:
     """A `Decimal` with a huge exponent is not a count of tokens, and is refused without being written out."""
     began = time.process_time()
-    assert [count(Decimal(text)) for text in ("1E+999999", "-1E+999999", "1E-999999", "2E+1")] == [None, None, None, 20]
+    texts = ("1E+999999", "-1E+999999", "1E-999999", "2E+1")
+    assert [parse_token_count(Decimal(text)) for text in texts] == [None, None, None, 20]
     assert time.process_time() - began < 1

@@ -17,7 +17,7 @@ from taskpilot_obs._pipeline.batched import WakeSignal
 from taskpilot_obs._pipeline.lifecycle import pipelines, shut_down_with_child
 from taskpilot_obs._support.fork import HeldOverFork
 from taskpilot_obs._support.guarded import guarded, run_to_completion
-from taskpilot_obs._support.locks import is_current_lock
+from taskpilot_obs._support.locks import acquire_into, is_current_lock
 from taskpilot_obs.semconv import EXPORT_ERRORS, RECORDS, RECORDS_DROPPED, DropReason
 
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ class Pipeline:
             return
         held: list[bool] = []
         try:
-            held.extend(map(self._lock.acquire, (True,), (HELP_WAIT_S,)))  # as in `_drain`
+            acquire_into(held, self._lock, HELP_WAIT_S)
             if held[0]:
                 self._owner = threading.get_ident()
                 self._process(HELP)
@@ -288,9 +288,8 @@ class Pipeline:
             return
         held: list[bool] = []
         try:
-            # A single C call takes the lock and records it, because a Ctrl-C in between would leave it held for ever.
             timeout_s = DRAIN_TIMEOUT_S if deadline is None else max(0.0, deadline - time.monotonic())
-            held.extend(map(self._lock.acquire, (True,), (min(DRAIN_TIMEOUT_S, timeout_s),)))
+            acquire_into(held, self._lock, min(DRAIN_TIMEOUT_S, timeout_s))
             if held[0]:
                 self._owner = me
                 self._process_all(time.monotonic() + patience_s, deadline)

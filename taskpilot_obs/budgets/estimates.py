@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from taskpilot_obs.providers.limits import MAX_OUTPUT
 from taskpilot_obs.records import Usage
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 if TYPE_CHECKING:
     from taskpilot_obs._support.guarded import guarded
@@ -63,11 +63,11 @@ class StreamEstimate:
 
 def estimate_call(args: Iterable[object], kwargs: Mapping[str, object]) -> CallEstimate:
     """Estimate a call from its arguments: from `input_tokens` and `max_tokens` if stated, else from the text."""
-    stated = count(kwargs.get(INPUT_TOKENS))
+    stated = parse_token_count(kwargs.get(INPUT_TOKENS))
     if stated is None:
         texts = (*args, *(value for key, value in kwargs.items() if key not in _OPTIONS))
         stated = -(-_length(texts, 0) // BYTES_PER_TOKEN)
-    limits = (count(kwargs.get(name)) for name in MAX_OUTPUT)
+    limits = (parse_token_count(kwargs.get(name)) for name in MAX_OUTPUT)
     return CallEstimate(stated, next((limit for limit in limits if limit is not None), None))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from taskpilot_obs.usage.fields import fields, text
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 _PLAIN: Final = (dict, str, bytes, bytearray)
 
@@ -50,7 +50,7 @@ def _of_pydantic_ai(result: object) -> AgentResult | None:
     if not (hasattr(result, "all_messages") and hasattr(result, "new_messages")):
         return None
     total = getattr(result, "usage", None)
-    if count(getattr(total, "input_tokens", None)) is None:
+    if parse_token_count(getattr(total, "input_tokens", None)) is None:
         return None
     return AgentResult([total], _requests(total), getattr(result, "response", None))
 
@@ -68,4 +68,4 @@ def _of_agent_framework(result: object) -> AgentResult | None:
 
 def _requests(total: object) -> int:
     found = fields(total)
-    return max(1, (None if found is None else count(found.get("requests"))) or 0)
+    return max(1, (None if found is None else parse_token_count(found.get("requests"))) or 0)

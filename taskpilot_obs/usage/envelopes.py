@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, inner, items, text
 from taskpilot_obs.usage.shapes import PROOFS
-from taskpilot_obs.usage.values import StatedError, count
+from taskpilot_obs.usage.values import StatedError, parse_token_count
 
 MODEL_KEYS: Final = ("model", "model_name", "modelVersion", "model_version", "model_id", "modelId")
 ID_KEYS: Final = ("id", "response_id", "responseId", "generation_id", "provider_response_id")
@@ -254,7 +254,7 @@ def error_of(layer: Fields) -> StatedError | None:
     numbers = (body.get(key) for key in ("code", "status", "status_code", "http_status"))
     codes = (text(body.get(key)) for key in ("code", "type", "status"))
     error = StatedError(
-        next((number for number in map(count, numbers) if number in _HTTP_ERRORS), None),
+        next((number for number in map(parse_token_count, numbers) if number in _HTTP_ERRORS), None),
         " ".join(code for code in codes if code is not None),
         text(body.get("message")) or "",
     )

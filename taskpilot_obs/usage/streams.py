@@ -30,7 +30,14 @@ from taskpilot_obs.usage.shapes import (
     usage_elsewhere,
 )
 from taskpilot_obs.usage.shapes.base import StatedCost, merged
-from taskpilot_obs.usage.values import Reading, StatedError, count, from_counts, sum_of, without_placeholders
+from taskpilot_obs.usage.values import (
+    Reading,
+    StatedError,
+    from_counts,
+    parse_token_count,
+    sum_of,
+    without_placeholders,
+)
 
 _STATED_OUTPUTS: Final = ("output_tokens", "completion_tokens", "outputTokens", "candidatesTokenCount", "eval_count")
 _COUNTED_CALLS: Final = ("requests", "successful_requests")
@@ -153,7 +160,7 @@ class Stream:
 
     def _counted_calls(self) -> int:
         """How many calls a usage object alone says that it sums; 0 for one, which may be a response's own."""
-        calls = count(first(self._stated, *_COUNTED_CALLS)) or 0
+        calls = parse_token_count(first(self._stated, *_COUNTED_CALLS)) or 0
         return calls if calls > 1 else 0
 
     def _without_placeholders(self, usage: Usage) -> Usage | None:

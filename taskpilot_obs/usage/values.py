@@ -82,7 +82,7 @@ _INPUTS: Final = tuple(name for name in Usage._fields if name not in _OUTPUTS)
 _MOST_DIGITS: Final = len(str(MAX_TOKENS))
 
 
-def count(value: object) -> int | None:
+def parse_token_count(value: object) -> int | None:
     """Parse a number of tokens; None for anything else (negative, fractional, NaN, infinite, text, bool).
 
     Only built-in number types are accepted, and read by the built-in methods, so that no value can raise.
@@ -111,7 +111,7 @@ def count(value: object) -> int | None:
 def from_usage(usage: Usage) -> tuple[Usage, bool]:
     """Check a `Usage` that a caller made, as `from_counts` does; at once if it has valid totals and no details."""
     given, generated, *details = usage
-    if details == _NO_DETAILS and count(given) is given and count(generated) is generated:
+    if details == _NO_DETAILS and parse_token_count(given) is given and parse_token_count(generated) is generated:
         return usage, False
     return from_counts(**usage._asdict())
 
@@ -126,7 +126,7 @@ def from_counts(**numbers: object) -> tuple[Usage, bool]:
     refused = False
     for name, value in numbers.items():
         if value is not None:
-            known = count(value)
+            known = parse_token_count(value)
             refused |= known is None or name not in counts
             counts[name] = known
     if refused:

@@ -100,7 +100,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
         run = self._begin(lambda recorder: recorder.start(Operation.AGENT, reading.agent_name(recorder, ctx)))
         if run is None:
             return await handler()
-        with guarded(reading.WHERE, run.callsite.runtime.counters):
+        with guarded(reading.COMPONENT, run.callsite.runtime.counters):
             if ctx.conversation_id:
                 run.set_attribute("conversation", str(ctx.conversation_id))
         streams = _Streams(run)
@@ -119,7 +119,7 @@ class ObservabilityCapability(AbstractCapability[Any]):  # type: ignore[misc]  #
             return await handler(request_context)
         content, limits = request_context.messages, _NOTHING
         if is_content_read(run):
-            with guarded(reading.WHERE, run.callsite.runtime.counters):
+            with guarded(reading.COMPONENT, run.callsite.runtime.counters):
                 content = reading.messages_of(request_context)
             limits = answer_limits(request_context.model_settings, run.callsite.runtime.counters)
         streams = None
@@ -196,7 +196,7 @@ async def _observe(
         await check_input_async(run, content, arguments=arguments)
         result = await work()
         output: object = result  # as it is, where it cannot be read
-        with guarded(reading.WHERE, run.callsite.runtime.counters):
+        with guarded(reading.COMPONENT, run.callsite.runtime.counters):
             output = write(run, result)
         await check_output_async(run, output, released=streams is not None and streams.released)
         _end(run, result, streams)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from taskpilot_obs.integration import LlmInvocation, Recorder, guarded
 
-WHERE: Final = "pydantic_ai"
+COMPONENT: Final = "pydantic_ai"
 """What has failed, where reading the framework's objects has."""
 
 _DEFAULT_NAME: Final = "agent"
@@ -20,7 +20,7 @@ _FAKES: Final = ("function", "test")
 
 def agent_name(recorder: Recorder, context: Any) -> str:
     """The name of the agent that runs."""
-    with guarded(WHERE, recorder.counters):  # an agent may be a class of the application
+    with guarded(COMPONENT, recorder.counters):  # an agent may be a class of the application
         return str(getattr(context.agent, "name", None) or _DEFAULT_NAME)
     return _DEFAULT_NAME
 
@@ -29,7 +29,7 @@ def start_call(recorder: Recorder, request: Any) -> LlmInvocation:
     """Begin a call of the model that a request asks for: unknown where the framework chooses one of several."""
     model = request.model
     name = provider = None
-    with guarded(WHERE, recorder.counters):  # a model may be a class of the application
+    with guarded(COMPONENT, recorder.counters):  # a model may be a class of the application
         name = getattr(model, "model_name", None)
         provider = getattr(model, "system", None)
     if not isinstance(name, str) or name.startswith(_SEVERAL):

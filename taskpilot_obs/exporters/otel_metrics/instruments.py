@@ -18,7 +18,7 @@ from taskpilot_obs.exporters.otel_metrics.conventions import (
     UNIT_SECONDS,
     UNIT_TOKENS,
 )
-from taskpilot_obs.exporters.otel_metrics.sources import WHERE, MetricSource, added
+from taskpilot_obs.exporters.otel_metrics.sources import COMPONENT, MetricSource, added
 from taskpilot_obs.exporters.prometheus import private_registry
 from taskpilot_obs.exporters.prometheus.families import SUMMED_GAUGES
 from taskpilot_obs.semconv import METRICS, Kind, Metric
@@ -79,7 +79,7 @@ class Instruments:
 
     def _collect(self, _: CallbackOptions) -> Iterable[Observation]:
         """Read everything once per collection: the SDK calls back in the order of creation, so this comes first."""
-        with guarded(WHERE):
+        with guarded(COMPONENT):
             self._snapshot = self._read(list(self._sources))
         return ()
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     Snapshot = Mapping[str, Sequence[Observation]]
 
-WHERE: Final = "otel_metrics"
+COMPONENT: Final = "otel_metrics"
 
 
 class MetricSource:
@@ -91,7 +91,7 @@ class MetricSource:
 
     def _read(self) -> Snapshot:
         for series in self._series:
-            with guarded(WHERE, self._counters):
+            with guarded(COMPONENT, self._counters):
                 series.flush()
         return {
             name: [Observation(value, labels) for labels, value in values]

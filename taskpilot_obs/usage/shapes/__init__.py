@@ -42,7 +42,7 @@ from taskpilot_obs.usage.shapes import (
     xai,
 )
 from taskpilot_obs.usage.shapes.base import TIERS, Shape, StatedCost, is_stated
-from taskpilot_obs.usage.values import count, from_counts
+from taskpilot_obs.usage.values import from_counts, parse_token_count
 
 SHAPES: Final[tuple[Shape, ...]] = (
     cohere.SHAPE,
@@ -129,7 +129,7 @@ def read_embedding_counts(usage: Fields) -> tuple[Usage | None, bool]:
     found, inconsistent = read_counts(usage)
     if found is None:
         stated = usage.get("total_tokens")
-        total = count(stated)
+        total = parse_token_count(stated)
         return (None if total is None else Usage(total, 0)), inconsistent or (stated is not None and total is None)
     return (found if found.output_tokens is not None else found._replace(output_tokens=0)), inconsistent
 
@@ -146,7 +146,7 @@ def counter_at(provider: str | None, model: str | None) -> str | None:
 
 def contradicts(usage: Fields, found: Usage) -> bool:
     """Whether the stated total of a usage object differs from the sum of its parts."""
-    stated, whole = count(first(usage, *_TOTALS)), found.total_tokens
+    stated, whole = parse_token_count(first(usage, *_TOTALS)), found.total_tokens
     if stated is None or whole is None or stated == whole:
         return False
     beside = (found.reasoning_tokens or 0, (found.cache_read_tokens or 0) + (found.cache_write_tokens or 0))

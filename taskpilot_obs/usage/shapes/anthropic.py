@@ -12,7 +12,7 @@ from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage.fields import NOTHING, Fields, inner, items, text
 from taskpilot_obs.usage.shapes import inclusive
 from taskpilot_obs.usage.shapes.base import Counts, Shape, plus, ttl_split
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 _BILLED_BY_USE: Final = ("web_search_requests", "code_execution_requests", "tool_search_requests")
 _ANYWHERE: Final = frozenset({"", "global", "not_available", "none"})
@@ -54,7 +54,7 @@ def _gap(usage: Fields, _counter: str | None) -> str | None:
     if len(models) > 1 or any(text(step.get("type")) not in (None, "message", "compaction") for step in steps):
         return PriceGap.OTHER_MODEL
     tools = inner(usage, "server_tool_use")
-    if any(count(tools.get(name)) for name in _BILLED_BY_USE):
+    if any(parse_token_count(tools.get(name)) for name in _BILLED_BY_USE):
         return PriceGap.SERVER_TOOLS
     # Inference restricted to one country costs more.
     geo = text(usage.get("inference_geo"))

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, items, text
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 Counts = dict[str, Any]
 Reader = Callable[[Fields, "str | None"], Counts]
@@ -93,20 +93,20 @@ def is_stated(value: object) -> bool:
 
 def plus(base: object, *added: object) -> object:
     """Add counts outside of `base` to it; an invalid base is returned as it is, to be rejected later."""
-    total = count(base)
+    total = parse_token_count(base)
     if total is None:
         return base
     for part in added:
         if part is not None:
-            total += count(part) or 0
+            total += parse_token_count(part) or 0
     return total
 
 
 def rest(total: object, *parts: object) -> int | None:
     """Return `total` minus the parts; None if one of them is unknown."""
-    left = count(total)
+    left = parse_token_count(total)
     for part in parts:
-        known = count(part)
+        known = parse_token_count(part)
         if left is None or known is None:
             return None
         left -= known
@@ -122,7 +122,7 @@ def ttl_split(created: object) -> Counts:
 def modality(usage: Fields, keys: tuple[str, ...], wanted: frozenset[str]) -> int | None:
     """The sum over one modality, which is text in the API, an enum in the SDK, a number in protobuf; None if absent."""
     stated = [
-        count(first(part, "tokenCount", "token_count", "tokens")) or 0
+        parse_token_count(first(part, "tokenCount", "token_count", "tokens")) or 0
         for key in keys
         for part in items(usage.get(key))
         if (text(part.get("modality")) or str(part.get("modality"))) in wanted
@@ -135,7 +135,7 @@ def merged(old: Fields, new: Fields) -> Fields:
     if old is NOTHING or not isinstance(old, dict) or not isinstance(new, dict):
         return new
     both = {**old, **{key: value for key, value in new.items() if value is not None}}
-    split, written = both.get("cache_creation"), count(both.get("cache_creation_input_tokens"))
+    split, written = both.get("cache_creation"), parse_token_count(both.get("cache_creation_input_tokens"))
     if split is not None and written is not None and new.get("cache_creation") is None and _exceeds(split, written):
         del both["cache_creation"]  # Anthropic's last event corrects the total without repeating the split
     return both
@@ -143,4 +143,4 @@ def merged(old: Fields, new: Fields) -> Fields:
 
 def _exceeds(split: object, total: int) -> bool:
     stated = fields(split) or NOTHING
-    return sum(count(stated.get(key)) or 0 for key in TTL_KEYS) > total
+    return sum(parse_token_count(stated.get(key)) or 0 for key in TTL_KEYS) > total

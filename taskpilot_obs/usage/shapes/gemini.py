@@ -9,7 +9,7 @@ from typing import Final
 
 from taskpilot_obs.usage.fields import Fields, first, inner, items
 from taskpilot_obs.usage.shapes.base import Counts, Shape, modality, plus, rest
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 _AUDIO: Final = frozenset({"AUDIO", "audio", "4"})
 _IMAGE: Final = frozenset({"IMAGE", "image", "2"})
@@ -74,7 +74,7 @@ def _in_the_statistics(layer: Fields) -> Fields | None:
 def _sum_of(embeddings: list[Fields]) -> Fields | None:
     stated = [inner(one, "statistics").get("token_count") for one in embeddings]
     given = [value for value in stated if value is not None]
-    known = [known for value in given if (known := count(value)) is not None]
+    known = [known for value in given if (known := parse_token_count(value)) is not None]
     if not given:
         return None
     return {"prompt_tokens": sum(known) if len(known) == len(given) else "not a count", "completion_tokens": 0}

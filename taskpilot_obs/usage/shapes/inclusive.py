@@ -10,7 +10,7 @@ from typing import Final
 
 from taskpilot_obs.usage.fields import NOTHING, Fields, first, inner
 from taskpilot_obs.usage.shapes.base import Counts, Shape, rest, ttl_split, with_tiers
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 _READ: Final = (*with_tiers("cached_tokens", "cache_read"), "cache_read_input_tokens")
 _WRITTEN: Final = (*with_tiers("cache_write_tokens", "cache_creation"), "cache_creation_input_tokens")
@@ -55,8 +55,8 @@ def _input_details(ins: Fields) -> Counts:
 
 def _add_what_stands_apart(counts: Counts, total: object, provider: str | None) -> None:
     """Add reasoning that LangChain's OpenAI client copied from providers that count it separately from the output."""
-    generated, left = count(counts["output_tokens"]), rest(total, counts["input_tokens"])
-    thought = count(counts.get("reasoning_tokens"))
+    generated, left = parse_token_count(counts["output_tokens"]), rest(total, counts["input_tokens"])
+    thought = parse_token_count(counts.get("reasoning_tokens"))
     if generated is None or left is None:
         return
     if thought and (left == generated + thought or (left == generated and provider == "perplexity")):

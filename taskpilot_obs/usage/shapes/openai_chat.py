@@ -8,7 +8,7 @@ from __future__ import annotations
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage.fields import NOTHING, Fields, fields, first, inner, items
 from taskpilot_obs.usage.shapes.base import Counts, Shape, rest, ttl_split
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 
 def read(usage: Fields, provider: str | None) -> Counts:
@@ -39,10 +39,10 @@ def read(usage: Fields, provider: str | None) -> Counts:
 def _generated(usage: Fields, reasoning: object, provider: str | None) -> object:
     """All generated tokens, including reasoning that some providers count separately."""
     stated, left = usage.get("completion_tokens"), rest(usage.get("total_tokens"), usage.get("prompt_tokens"))
-    beside = count(usage.get("reasoning_tokens"))
+    beside = parse_token_count(usage.get("reasoning_tokens"))
     if stated is None or (left == stated and not beside):
         return left
-    known, thought = count(stated), count(reasoning) or beside
+    known, thought = parse_token_count(stated), parse_token_count(reasoning) or beside
     if known is None:
         return stated
     if thought and (left == known + thought or (left is None and provider == "x_ai")):

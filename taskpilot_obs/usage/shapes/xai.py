@@ -11,7 +11,7 @@ from typing import Final
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage.fields import Fields, inner
 from taskpilot_obs.usage.shapes.base import Shape, StatedCost, amount
-from taskpilot_obs.usage.values import count
+from taskpilot_obs.usage.values import parse_token_count
 
 _USD_PER_TICK: Final = Decimal(1).scaleb(-10)
 
@@ -23,7 +23,7 @@ def cost(usage: Fields) -> StatedCost | None:
 
 
 def _gap(usage: Fields, counter: str | None) -> str | None:
-    if count(usage.get("num_sources_used")) or count(usage.get("num_server_side_tools_used")):
+    if parse_token_count(usage.get("num_sources_used")) or parse_token_count(usage.get("num_server_side_tools_used")):
         return PriceGap.SERVER_TOOLS
     if counter == "azure-grok" and inner(usage, "completion_tokens_details").get("reasoning_tokens"):
         return PriceGap.CONTRADICTION
