@@ -55,6 +55,9 @@ def restored(kind: type[E], args: tuple[object, ...], fields: Mapping[str, objec
         kind: its class.
         args: what `Exception` itself holds.
         fields: its attributes.
+
+    Returns:
+        The exception with its message and fields.
     """
     error = kind.__new__(kind, *args)
     error.__dict__.update(fields)

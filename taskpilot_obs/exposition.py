@@ -254,6 +254,9 @@ def start_metrics_server(
         addr: an IP address; the default is reachable from this host only.
         registry: what to serve; default is prometheus_client's own.
 
+    Returns:
+        The running server, with its `url` and `close()`.
+
     Raises:
         ConfigurationError: the address cannot be listened on, or this process may start no more threads.
     """

@@ -66,6 +66,9 @@ def capture_records(kind: type[R], recorder: Recorder | None = None) -> Iterator
     Args:
         kind: the record class.
         recorder: the recorder to observe; by default the default recorder.
+
+    Yields:
+        The list that grows with each record.
     """
     used = recorder or get_recorder()
     captured = Captured(kind, used.drain)
@@ -94,6 +97,9 @@ def fresh_recorder(*, clock: Clock | None = None, **options: Unpack[Options]) ->
     Args:
         clock: for example a `FixedClock`.
         options: see `Settings`.
+
+    Yields:
+        The default recorder.
     """
     recorder = get_recorder()
     registry = options.pop("registry", None) or CollectorRegistry()

@@ -24,6 +24,12 @@ ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
 MODULES = sorted(REFERENCE)
 ARGUMENTS = re.compile(r"^Args:|[Aa]rguments (?:as|are those)|\b[Ll]ike `", re.MULTILINE)
+RESULT = re.compile(
+    r"\A(?:Return|The|An?|This|What|How|Whether|Everything|Seconds|Settings|Runs|Single|LLM)\b|\A`|\A[^\n]* returns? "
+    r"|^(?:Returns|Yields):|[Aa]rguments (?:as|are those)|\b[Ll]ike `",
+    re.MULTILINE,
+)
+"""A section on what is returned, a reference to another function, or a summary that begins with what is returned."""
 ELSEWHERE = re.compile(r"<(?:script|link|img|iframe)\b[^>]*(?:src|href)=\"?(?:https?:)?//[^>]*>")
 
 
@@ -78,7 +84,7 @@ def test_every_public_name_is_documented(module: str) -> None:
 
 @pytest.mark.parametrize("module", PUBLIC)
 def test_public_functions_describe_their_arguments_and_errors(module: str) -> None:
-    """`Args:` where there are two or more, `Raises:` where a function raises; callbacks of a framework are its own."""
+    """`Args:` for two or more, `Raises:` where it raises, `Returns:` with either; but not callbacks of a framework."""
     made = imported(module)
     found = [getattr(made, name) for name in public_names(made)]
     functions: list[Callable[..., object]] = [each for each in found if inspect.isfunction(each)]
@@ -86,6 +92,7 @@ def test_public_functions_describe_their_arguments_and_errors(module: str) -> No
         if inspect.isclass(kind) and kind.__module__.startswith("taskpilot_obs"):
             functions += own_methods(kind)
     assert [each.__qualname__ for each in functions if lacks_arguments(each) or lacks_errors(each)] == []
+    assert [each.__qualname__ for each in functions if lacks_result(each)] == []
     classes = [kind for kind in found if inspect.isclass(kind) and kind.__module__.startswith("taskpilot_obs")]
     assert [kind.__name__ for kind in classes if lacks_arguments(kind)] == []
 
@@ -115,6 +122,23 @@ def lacks_arguments(function: Callable[..., object]) -> bool:
         return False  # made from fields, which have docstrings of their own, or a protocol's
     given = [name for name in inspect.signature(made).parameters if name not in {"self", "cls"}]
     return len(given) > 1 and ARGUMENTS.search(inspect.getdoc(function) or "") is None
+
+
+def lacks_result(function: Callable[..., object]) -> bool:
+    """Whether a function of two or more arguments, or that raises, does not describe what it returns."""
+    signature = inspect.signature(function)
+    given = [name for name in signature.parameters if name not in {"self", "cls"}]
+    text = inspect.getdoc(function) or ""
+    returns = signature.return_annotation not in {
+        None,
+        "None",
+        "Never",
+        "NoReturn",
+        "Self",
+        "Iterator[None]",
+        inspect.Signature.empty,
+    }
+    return returns and (len(given) > 1 or "Raises:" in text) and RESULT.search(text) is None
 
 
 def lacks_errors(function: Callable[..., object]) -> bool:

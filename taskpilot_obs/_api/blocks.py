@@ -125,6 +125,9 @@ def track_workflow(name: str, /, **options: Unpack[BlockOptions]) -> Tracked[Act
             `expected`: exceptions that are outcomes like others, as classes or as a function of the exception: the run
             is a success, and the exception passes.
 
+    Returns:
+        A context manager, `with` and `async with`, that yields the running invocation.
+
     Raises:
         TypeError: `expected` is neither classes of exceptions nor a function.
     """
@@ -180,6 +183,9 @@ def track_llm(
         expected: as for `track_workflow`.
         identity: `request_id`, `tenant_id`, `user_id`, `session_id`: the request that this call works for, the
             customer, the user and the conversation; those of the context when left out.
+
+    Returns:
+        A context manager, `with` and `async with`, that yields the running call.
 
     Raises:
         ValueError: the operation is not an LLM call.

@@ -70,6 +70,9 @@ def observe_workflow(target: Any = None, /, *, name: str | None = None, **option
             `policies`, `guardrails`, `mode` and `buffer`: what is asked before and after each call; `budget`: what the
             LLM calls beneath may cost.
 
+    Returns:
+        The function with its signature, or without a function the decorator.
+
     Raises:
         TypeError: what is decorated is a class, or not callable, or its checks cannot do their work on it: an
             asynchronous check on a synchronous function, an enforced check of the output of a stream without `buffer`;
@@ -136,6 +139,9 @@ def observe_llm(
         attributes: for spans and audit log, of every call.
         expected: as for `observe_workflow`.
         checks: as for `observe_workflow`.
+
+    Returns:
+        The function with its signature, or without a function the decorator.
 
     Raises:
         TypeError: as for `observe_workflow`.

@@ -140,6 +140,9 @@ class Recorder:
             parent: the invocation that it belongs to; None for a root.
             attributes: for span and audit log.
 
+        Returns:
+            The running operation.
+
         Raises:
             ValueError: the operation is unknown, or an LLM call (use `start_llm`).
         """
@@ -151,6 +154,9 @@ class Recorder:
 
         Args:
             call: as for `new_llm`.
+
+        Returns:
+            The running call.
 
         Raises:
             ValueError: the operation is not an LLM call.
@@ -174,6 +180,9 @@ class Recorder:
             operation: `chat` or `embeddings`.
             parent: the invocation that it belongs to; None for a root.
             attributes: for span and audit log.
+
+        Returns:
+            The call, for `start()`.
 
         Raises:
             ValueError: the operation is not an LLM call.
@@ -205,6 +214,9 @@ class Recorder:
             scope: the request that it works for (`current_scope.get()` at its start); the current one when left out.
             attributes: for the audit log.
 
+        Returns:
+            The running operation.
+
         Raises:
             ValueError: the operation is unknown, or an LLM call (use `adopt_llm`).
         """
@@ -227,6 +239,9 @@ class Recorder:
             span_context: as for `adopt`.
             scope: as for `adopt`.
             call: as for `new_llm`; `record_request` sets the model if it becomes known later.
+
+        Returns:
+            The running call.
 
         Raises:
             ValueError: the operation is not an LLM call.

@@ -21,6 +21,9 @@ _OPTIONS: Final = (
 def load_budgets(path: str | os.PathLike[str]) -> tuple[Budget, ...]:
     """Load the budgets of a file, a list `budgets` of tables with the options of `Budget`.
 
+    Returns:
+        The budgets in the order of the file.
+
     Raises:
         ConfigurationError: the file cannot be read, is not TOML or YAML, or an option is wrong; the message names it.
         MissingExtraError: the file is YAML, and the extra `rules` is not installed.

@@ -152,6 +152,9 @@ class Experiment:
                 counted for the experiment.
             header: a request header such as `planner-prompt=v2, other=v1`, with which a proxy or a tester chooses the
                 variant. Parts of other experiments, and variants that do not exist, are ignored.
+
+        Returns:
+            A context manager that yields the variant.
         """
         if unit_id is None or self.stopped is not None:
             return Assignment(self.control, None)

@@ -97,6 +97,9 @@ def optimise(
         now: the present; for tests.
         asked: filters, as in `get_stats`.
 
+    Returns:
+        The savings with their estimates, the largest first.
+
     Raises:
         ConfigurationError: an argument cannot be used, or no store is named.
         StoreError: the store is missing, too old, or cannot be used.

@@ -125,6 +125,9 @@ def compare(
         now: the present; for tests.
         asked: filters, as in `get_stats`.
 
+    Returns:
+        The figures of each group with their intervals, and the ranks.
+
     Raises:
         ConfigurationError: `by`, `within`, a period or a filter cannot be used, or no store is named.
         StoreError: the store is missing or cannot be used.

@@ -88,6 +88,9 @@ def compare_variants(
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
 
+    Returns:
+        The figures of each variant, and its difference from the control.
+
     Raises:
         ConfigurationError: the period, a measure or the shares cannot be used, or no store is named.
         StoreError: the store is missing or cannot be used.

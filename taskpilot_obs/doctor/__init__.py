@@ -41,6 +41,9 @@ def diagnose(
         environment: False leaves the environment out, for a service that runs somewhere else.
         integrations: True adds which SDKs and frameworks are installed here, and whether they can be observed.
 
+    Returns:
+        What was found, in the order of the checks.
+
     Raises:
         ConfigurationError: A URL does not begin with http:// or https://, or names no store.
         MissingExtraError: The extra of the store is not installed.

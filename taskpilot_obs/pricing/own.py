@@ -69,6 +69,9 @@ class PriceFile(BaseModel):
 def load_prices(path: str | os.PathLike[str]) -> PriceFile:
     """Load own prices and aliases from a TOML or YAML file.
 
+    Returns:
+        The prices and aliases of the file.
+
     Raises:
         ConfigurationError: the file cannot be read, is not TOML or YAML, or a field is wrong; the message names it.
         MissingExtraError: the file is YAML, and the extra `prices` is not installed.

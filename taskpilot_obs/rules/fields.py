@@ -17,7 +17,7 @@ def _duration(value: str) -> str:
 
 
 def matching(pattern: str, wrong: str) -> AfterValidator:
-    """Refuse a text that does not match as a whole, with the reason."""
+    """Return a validator that refuses a text which does not match as a whole, with the reason."""
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -29,18 +29,18 @@ def matching(pattern: str, wrong: str) -> AfterValidator:
 
 
 def below_the_last(bounds: tuple[float, ...]) -> AfterValidator:
-    """Refuse a quantile that no histogram with these bounds can exceed: PromQL's ends at the last of them."""
+    """Return a validator that refuses a quantile above the last bound of a histogram, where those of PromQL end."""
 
     def check(value: float) -> float:
         if value >= bounds[-1]:
-            raise ValueError(f"{value:g} s can never be exceeded, for the histogram ends at {bounds[-1]:g} s")
+            raise ValueError(f"{value:g} s can never be exceeded, because the histogram ends at {bounds[-1]:g} s")
         return value
 
     return AfterValidator(check)
 
 
 def a_bound_of(bounds: tuple[float, ...]) -> AfterValidator:
-    """Refuse what is not a bound of a histogram's buckets: nothing can be counted up to it."""
+    """Return a validator that refuses what is not a bound of a histogram: counts exist only up to its bounds."""
 
     def check(value: float) -> float:
         if value not in bounds:

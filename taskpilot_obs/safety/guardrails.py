@@ -62,6 +62,9 @@ def check_with(
         on_error: `open` or `closed`: whether the work goes on where the check fails.
         timeout_s: seconds that an asynchronous check may take; after that it counts as failed.
 
+    Returns:
+        The check, for `policies=` or `guardrails=`.
+
     Raises:
         ConfigurationError: an option is not one of those that `Check` describes.
     """
@@ -79,7 +82,11 @@ def check_with(
 
 
 def as_mode(given: str) -> Mode:
-    """Parse a mode; a ConfigurationError names the allowed ones."""
+    """Parse a mode.
+
+    Raises:
+        ConfigurationError: it is not a mode; the message names the allowed ones.
+    """
     for mode in _MODES:
         if given == mode:
             return mode
@@ -87,7 +94,11 @@ def as_mode(given: str) -> Mode:
 
 
 def as_on_error(given: str) -> OnError:
-    """Parse an `on_error` value; a ConfigurationError names the allowed ones."""
+    """Parse an `on_error` value.
+
+    Raises:
+        ConfigurationError: it is not one; the message names the allowed ones.
+    """
     for on_error in _ON_ERROR:
         if given == on_error:
             return on_error

@@ -18,7 +18,16 @@ Stages = Collection[Stage | str]
 
 
 def one_of(kind: type[E], option: str, given: str) -> E:
-    """Parse a member of `kind`; a ConfigurationError names the allowed ones."""
+    """Parse a member of `kind`.
+
+    Args:
+        kind: the enumeration.
+        option: the name of the option, for the message.
+        given: a member, or its value.
+
+    Raises:
+        ConfigurationError: it is not a member; the message names the allowed ones.
+    """
     try:
         return kind(given)
     except ValueError:
@@ -27,7 +36,11 @@ def one_of(kind: type[E], option: str, given: str) -> E:
 
 
 def as_stages(given: Stages | Stage | str) -> tuple[Stage, ...]:
-    """Parse one stage or several, without duplicates."""
+    """Parse one stage or several, without duplicates.
+
+    Raises:
+        ConfigurationError: one is not a stage, or none is given.
+    """
     several = (given,) if isinstance(given, str) else tuple(given)
     if not several:
         raise ConfigurationError("stages: expected input, output or both, got none")
@@ -35,14 +48,22 @@ def as_stages(given: Stages | Stage | str) -> tuple[Stage, ...]:
 
 
 def as_name(given: object) -> str:
-    """Validate a name for a metric label."""
+    """Validate a name for a metric label.
+
+    Raises:
+        ConfigurationError: it is not a text of a length that labels take.
+    """
     if not isinstance(given, str) or not given.strip() or len(given) > _LONGEST_NAME:
         raise ConfigurationError(f"name: expected 1 to {_LONGEST_NAME} characters, got {given!r}")
     return given
 
 
 def as_words(option: str, given: Iterable[object]) -> tuple[str, ...]:
-    """Validate a list of at least one text, none of them blank."""
+    """Validate a list of at least one text, none of them blank.
+
+    Raises:
+        ConfigurationError: it is empty, or holds a blank or another object.
+    """
     words = (given,) if isinstance(given, str) else tuple(given)
     found = tuple(word for word in words if isinstance(word, str) and word.strip())
     if not found or len(found) != len(words):
@@ -51,7 +72,11 @@ def as_words(option: str, given: Iterable[object]) -> tuple[str, ...]:
 
 
 def positive(option: str, given: object) -> int:
-    """Validate a whole number above 0."""
+    """Validate a whole number above 0.
+
+    Raises:
+        ConfigurationError: it is another number or object.
+    """
     if isinstance(given, bool) or not isinstance(given, int) or given < 1:
         raise ConfigurationError(f"{option}: expected a whole number from 1, got {given!r}")
     return given

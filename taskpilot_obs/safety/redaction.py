@@ -81,6 +81,9 @@ class Rule(NamedTuple):
         Args:
             kind: what it finds; the marker names it.
             pattern: one of `re` must not backtrack without bound, because it runs on the thread of the observed call.
+
+        Returns:
+            The rule, for `redaction_rules=`.
         """
         return cls(kind, lambda text: (match.span() for match in pattern.finditer(text)))
 

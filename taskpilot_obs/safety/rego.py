@@ -146,7 +146,11 @@ def _interpreter() -> Any:
 
 
 def as_package(given: object) -> str:
-    """Validate the name of a package."""
+    """Validate the name of a package.
+
+    Raises:
+        ConfigurationError: it is not a dotted name.
+    """
     if not isinstance(given, str) or not _PACKAGE.fullmatch(given):
         raise ConfigurationError(f"package: expected a name like taskpilot.tool_calls, got {given!r}")
     return given

@@ -142,7 +142,11 @@ class Site:
         return JSONResponse(as_json(page))
 
     async def csv(self, shown: Shown, http: Request) -> Response:
-        """One of the page's tables as CSV; `table` names it, else it is the first."""
+        """One of the page's tables as CSV; `table` names it, else it is the first.
+
+        Raises:
+            Problem: 404 where the page has no such table.
+        """
         page, _ = await self._built(shown, http, await self.doorkeeper.who(http), table=http.query_params.get("table"))
         found = tables(page.blocks)
         key = http.query_params.get("table") or next(iter(found), "")

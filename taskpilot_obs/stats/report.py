@@ -77,6 +77,9 @@ def write_report(
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
         now: the present; for tests.
 
+    Returns:
+        The path of the file.
+
     Raises:
         ConfigurationError: another kind of file, a period that cannot be read, or no store is named.
         StoreError: the store is missing or cannot be used.

@@ -100,6 +100,9 @@ def erase(
         audit_log: an audit log to look through; its records cannot be taken out, and are listed.
         dry_run: count what would be erased, and change nothing.
 
+    Returns:
+        How many records were erased where.
+
     Raises:
         ConfigurationError: neither or both are given, an empty name, or no store is named.
         StoreError: the store cannot be used; what was erased before stays erased.

@@ -39,6 +39,9 @@ def repair(*, store: str | Store | None = None) -> list[Repair]:
     Args:
         store: the URL of a store; by default the one that this process writes to, else `TASKPILOT_OBS_STORE`.
 
+    Returns:
+        The marks that were set back.
+
     Raises:
         StoreError: the store cannot be used.
     """

@@ -126,6 +126,9 @@ def observability_middleware(recorder: Recorder | None = None) -> list[Any]:
 
     Args:
         recorder: where to; the default one when left out.
+
+    Returns:
+        The middleware of agents, tools and chat clients.
     """
     return [AgentObserver(recorder), FunctionObserver(recorder), ChatObserver(recorder)]
 

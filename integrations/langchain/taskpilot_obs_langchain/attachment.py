@@ -34,6 +34,9 @@ def observe_langchain(
         root: as for `ObservabilityHandler`.
         name: as for `ObservabilityHandler`.
         recorder: as for `ObservabilityHandler`.
+
+    Yields:
+        The handler that records.
     """
     handler = ObservabilityHandler(root=root, name=name, recorder=recorder)
     token = _attached.set(handler)

@@ -39,6 +39,9 @@ def observe(*, recorder: Recorder | None = None, replace: bool = False) -> Obser
     Args:
         recorder: where to; the default one when left out.
         replace: remove the other processors, the SDK's own among them, which sends traces to OpenAI.
+
+    Returns:
+        The processor, which is registered with the SDK.
     """
     processor = ObservabilityProcessor(recorder)
     if replace:

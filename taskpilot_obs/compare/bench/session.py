@@ -121,6 +121,9 @@ class Session:
         Args:
             reporters: notified of every call.
 
+        Returns:
+            The report on all calls.
+
         Raises:
             ConfigurationError: no arm could be connected.
             KeyboardInterrupt: Ctrl-C; what was complete is kept, with the status `cancelled`.
@@ -268,6 +271,9 @@ def benchmark(
         reporters: notified of every call.
         options: the fields of `Plan`: `tasks`, `iterations`, `concurrency` or `rate_per_s`, `warm_up`, `seed`,
             `max_cost_usd`, `retries`, `objectives`, ….
+
+    Returns:
+        The report, with the figures of each arm and the findings.
 
     Raises:
         ConfigurationError: an option, a task or every arm cannot be used.

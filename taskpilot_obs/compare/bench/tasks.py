@@ -65,6 +65,9 @@ def load_task(name: str, most: int | None = None) -> Task:
             and optionally `id`, `expected`, `checker` and `max_tokens`.
         most: only so many of its items.
 
+    Returns:
+        The task with its items.
+
     Raises:
         ConfigurationError: there is no such task, or a line cannot be used; the message names it.
     """
