@@ -1,8 +1,10 @@
-"""Writes all that follows from the rules: the rule files, their unit tests, the table of docs/alerts.md, the chart."""
+"""Writes all that follows from the rules: thresholds in slo.yml, rule files, unit tests, docs/alerts.md, the chart."""
 
 from __future__ import annotations
 
+import re
 import sys
+import textwrap
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -16,7 +18,10 @@ from taskpilot_obs.rules.listing import with_table  # noqa: E402  the same
 from taskpilot_obs.rules.settings import RuleSettings  # noqa: E402  the same
 
 RULES = ROOT / "observability" / "prometheus" / "rules"
+SETTINGS = RULES.parent / "slo.yml"
 PAGE = ROOT / "docs" / "alerts.md"
+SECTIONS = ("evidence", "agents", "llm", "safety", "budget", "telemetry")
+"""The settings whose part of slo.yml is written from the fields and their descriptions."""
 
 COARSE = {"golden_signals", "agents", "llm"}
 """Folders with many rules or long tests, evaluated every 10 minutes instead of 5 to keep their tests short."""
@@ -32,8 +37,31 @@ def texts() -> dict[str, str]:
     return found
 
 
+def settings_text(text: str) -> str:
+    """The text of slo.yml with every threshold, its default and its description; the rest stays as it is."""
+    for name in SECTIONS:
+        section = getattr(RuleSettings(), name)
+        lines = [f"{name}:"]
+        for field, info in type(section).model_fields.items():
+            lines += textwrap.wrap(
+                info.description or "", 118, initial_indent="  # ", subsequent_indent="  # ", break_on_hyphens=False
+            )
+            lines.append(f"  {field}: {_yaml(getattr(section, field))}")
+        text, times = re.subn(rf"(?m)^{name}:\n(?:  .*\n)+", lambda _, lines=lines: "\n".join([*lines, ""]), text)
+        if times != 1:
+            raise ValueError(f"{SETTINGS}: the section {name} is missing, or is there twice")
+    return text
+
+
+def _yaml(value: object) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 def main() -> None:
     """Write every file."""
+    SETTINGS.write_text(settings_text(SETTINGS.read_text(encoding="utf-8")), encoding="utf-8")
     write(RuleSettings(), RULES)
     for name, text in texts().items():
         (RULES / name / "tests.yml").write_text(text, encoding="utf-8")

@@ -6,10 +6,10 @@ import inspect
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import promql_parser
@@ -99,13 +99,24 @@ def test_the_queue_capacity_of_the_settings_is_that_of_the_exporters() -> None:
     assert RuleSettings().telemetry.queue_capacity == capacity
 
 
-def test_the_committed_unit_tests_are_those_of_the_cases() -> None:
+def write_rules(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """`scripts/write_rules.py` as a module."""
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    return import_module("write_rules")
+
+
+def test_the_settings_file_has_every_threshold_with_its_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Thresholds in slo.yml are those of the groups of rules, byte for byte; a missing one is written."""
+    text = (SHIPPED / SETTINGS).read_text()
+    written = write_rules(monkeypatch).settings_text
+    assert written(text) == text
+    lines = [line for line in text.splitlines(keepends=True) if "surge_factor" not in line and "A surge is" not in line]
+    assert written("".join(lines)) == text
+
+
+def test_the_committed_unit_tests_are_those_of_the_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each tests.yml is what the cases say, byte for byte."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    try:
-        texts = import_module("write_rules").texts()
-    finally:
-        sys.path.remove(str(ROOT / "scripts"))
+    texts = write_rules(monkeypatch).texts()
     assert {name: (SHIPPED / RULES / name / "tests.yml").read_text() for name in FOLDERS} == texts
 
 

@@ -72,4 +72,4 @@ JobName = Annotated[
 class Section(BaseModel):
     """A part of the settings: unknown names are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, use_attribute_docstrings=True)

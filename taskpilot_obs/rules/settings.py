@@ -34,9 +34,12 @@ class EvidenceThresholds(Section):
     """How many events an alert on a share or a quantile takes."""
 
     fast_window: Duration = "5m"
+    """A window of minutes, so that an outage of a busy service is reported within three; it needs more events."""
     fast_min_events: Events = 200
     min_bad: Annotated[int, Field(ge=2)] = 3
+    """Bad events (failed runs, slow calls …) in the last hour; one less where the hour holds fewer than min_events."""
     acquitting_events: Events = 20
+    """At least so many events in the last 5m with a good value end the alert, though the longer window is still bad."""
 
 
 _GOLDEN_WINDOWS: Final = ("5m", "30m", "1h", "6h", "1d", "3d")
