@@ -8,6 +8,8 @@ import sys
 import weakref
 from typing import TYPE_CHECKING, Protocol
 
+from taskpilot_obs._support.fork_hooks import around_forks, each_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.util import Finalize
@@ -61,17 +63,9 @@ _finalizers: dict[int, Finalize] = {}
 _AFTER_THE_USERS = -100
 
 
-def _each(method: str) -> Callable[[], None]:
-    def call() -> None:
-        for pipeline in list(pipelines):
-            getattr(pipeline, method)()
-
-    return call
-
-
 atexit.register(_at_exit)
-os.register_at_fork(
-    before=_each("_before_fork"),
-    after_in_parent=_each("_after_fork_in_parent"),
-    after_in_child=_each("_after_fork_in_child"),
+around_forks(
+    before=each_of(lambda: pipelines, "_before_fork"),
+    in_parent=each_of(lambda: pipelines, "_after_fork_in_parent"),
+    in_child=each_of(lambda: pipelines, "_after_fork_in_child"),
 )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from taskpilot_obs._support.fork_hooks import around_forks
 from taskpilot_obs._support.guarded import guarded
 
 _PATIENCE_S = 1.0
@@ -72,8 +72,7 @@ class ForkGate:
 
     def __init__(self) -> None:
         self._reset()
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(before=self._before, after_in_parent=self._after, after_in_child=self._reset)
+        around_forks(before=self._before, in_parent=self._after, in_child=self._reset)
 
     def _reset(self) -> None:
         self._changed = threading.Condition()
@@ -111,5 +110,4 @@ def _renew() -> None:
             renew()
 
 
-if hasattr(os, "register_at_fork"):  # Windows has no fork
-    os.register_at_fork(after_in_child=_renew)
+around_forks(in_child=_renew)

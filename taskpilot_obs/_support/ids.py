@@ -6,10 +6,11 @@ prefix. A forked child gets its own prefix; invocations begun before the fork ke
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from itertools import count
+
+from taskpilot_obs._support.fork_hooks import around_forks
 
 _COUNTER_BITS = 40
 _DIGITS = _COUNTER_BITS // 4
@@ -37,7 +38,7 @@ def _renew() -> None:
 
 
 _renew()
-os.register_at_fork(after_in_child=_renew)
+around_forks(in_child=_renew)
 
 
 def text_of(number: int) -> str:

@@ -6,7 +6,6 @@ The only module that uses the library. It takes a third of a second to import, w
 from __future__ import annotations
 
 import atexit
-import os
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from decimal import Decimal, localcontext
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from taskpilot_obs._support.fork_hooks import around_forks
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.pricing.cards import KINDS, Card, Priced, Rate, Tier, counts_by_kind
 from taskpilot_obs.records import Usage
@@ -281,8 +281,5 @@ def _moment(unix_ns: int) -> datetime:
 
 
 _state: Final = _State()
-if hasattr(os, "register_at_fork"):
-    # After a fork during the import, the child would wait for a module that none of its threads loads.
-    os.register_at_fork(
-        before=_state.lock.acquire, after_in_parent=_state.lock.release, after_in_child=_state.lock.release
-    )
+# After a fork during the import, the child would wait for a module that none of its threads loads.
+around_forks(before=_state.lock.acquire, in_parent=_state.lock.release, in_child=_state.lock.release)

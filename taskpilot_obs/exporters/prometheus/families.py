@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
@@ -18,6 +17,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, value
 
 from taskpilot_obs import semconv
 from taskpilot_obs._support.fork import HeldOverFork, call_in_child
+from taskpilot_obs._support.fork_hooks import around_forks, each_of
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.exporters.prometheus.histogram import BulkHistogram, HistogramFollower
@@ -372,14 +372,6 @@ def drain_all() -> None:
         families.drain()
 
 
-def _each(method: str) -> Callable[[], None]:
-    def call() -> None:
-        for families in _all():
-            getattr(families, method)()
-
-    return call
-
-
 def _renew_locks() -> None:
     global _shared_lock  # noqa: PLW0603  another thread may have held it at the fork
     _shared_lock = threading.Lock()
@@ -387,9 +379,9 @@ def _renew_locks() -> None:
         registry._lock = threading.Lock()  # noqa: SLF001  it offers no other way
 
 
-os.register_at_fork(
-    before=_each("before_fork"),
-    after_in_parent=_each("after_fork_in_parent"),
-    after_in_child=_each("after_fork_in_child"),
+around_forks(
+    before=each_of(_all, "before_fork"),
+    in_parent=each_of(_all, "after_fork_in_parent"),
+    in_child=each_of(_all, "after_fork_in_child"),
 )
 call_in_child(_renew_locks)
