@@ -47,9 +47,10 @@ def settings_text(text: str) -> str:
                 info.description or "", 118, initial_indent="  # ", subsequent_indent="  # ", break_on_hyphens=False
             )
             lines.append(f"  {field}: {_yaml(getattr(section, field))}")
-        text, times = re.subn(rf"(?m)^{name}:\n(?:  .*\n)+", lambda _, lines=lines: "\n".join([*lines, ""]), text)
-        if times != 1:
-            raise ValueError(f"{SETTINGS}: the section {name} is missing, or is there twice")
+        found = re.search(rf"(?m)^{name}:\n(?:  .*\n)+", text)
+        if found is None:
+            raise ValueError(f"{SETTINGS}: the section {name} is missing")
+        text = text.replace(found[0], "\n".join([*lines, ""]), 1)
     return text
 
 
