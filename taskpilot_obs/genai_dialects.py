@@ -7,6 +7,7 @@ None.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -92,6 +93,8 @@ _NO_PROVIDERS: Final = frozenset(
 )
 """Frameworks that state their own name where the provider belongs."""
 _TIMEOUTS: Final = ("Timeout", "TimeoutError", "TimeoutException")
+_LONGEST_WAIT_S: Final = 86_400.0
+"""A longer time to the first token is an error, and would outweigh all others in a sum."""
 _CANCELLED: Final = frozenset({"CancelledError", "KeyboardInterrupt", "SystemExit"})
 
 
@@ -230,7 +233,7 @@ def first_token_s(attributes: Attributes, scope: str = "") -> float | None:
     if stated is None and in_ms is not None:
         found = seconds(attributes.get(in_ms))
         stated = None if found is None else found / 1000
-    return stated
+    return stated if stated is None or stated <= _LONGEST_WAIT_S else None
 
 
 def conversation_of(attributes: Attributes) -> str | None:
@@ -273,8 +276,10 @@ def first_of(attributes: Attributes, names: Iterable[str]) -> Any:
 
 
 def seconds(value: object) -> float | None:
-    """A duration; None for anything but a number that is not negative."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
+    """A duration; None for anything but a finite number that is not negative."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    return float(value) if 0 <= value < math.inf else None
 
 
 def _text(value: object) -> str | None:

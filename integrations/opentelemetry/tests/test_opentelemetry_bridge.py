@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import suppress
@@ -188,6 +189,16 @@ def test_quirks_of_scopes(bridged: Bridged, seen: Captured[Invocation]) -> None:
     chat, whole = sorted(seen, key=lambda run: run.operation)
     assert (chat.provider, chat.ttft_s, chat.streaming) == ("openai", 0.25, True)
     assert whole.operation is Operation.WORKFLOW
+
+
+@pytest.mark.parametrize("stated", [math.inf, math.nan, -1.0, 1e18, "1"])
+def test_a_first_token_that_cannot_be(bridged: Bridged, seen: Captured[Invocation], stated: Any) -> None:
+    """An invalid time to the first token, or one beyond a day, is unknown; the rest of the record stays."""
+    with bridged.span("chat", {**CHAT, "gen_ai.response.time_to_first_chunk": stated}):
+        pass
+    assert [(run.status.value, run.usage and run.usage[:2], run.ttft_s) for run in seen] == [
+        ("success", (100, 20), None)
+    ]
 
 
 # --- beside decorators -----------------------------------------------------------------------------------------------
