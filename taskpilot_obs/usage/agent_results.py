@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from taskpilot_obs.usage.fields import fields, text
+from taskpilot_obs.usage.fields import Fields, fields, first, text
 from taskpilot_obs.usage.values import parse_token_count
 
 _PLAIN: Final = (dict, str, bytes, bytearray)
+_COUNTED_CALLS: Final = ("requests", "successful_requests")
+"""Keys under which the usage of an agent counts its calls: pydantic-ai and openai-agents; CrewAI."""
 
 
 class AgentResult(NamedTuple):
@@ -69,3 +71,9 @@ def _of_agent_framework(result: object) -> AgentResult | None:
 def _requests(total: object) -> int:
     found = fields(total)
     return max(1, (None if found is None else parse_token_count(found.get("requests"))) or 0)
+
+
+def counted_calls(usage: Fields) -> int:
+    """How many calls a usage object alone states that it sums; 0 for one, which may be the usage of a response."""
+    calls = parse_token_count(first(usage, *_COUNTED_CALLS)) or 0
+    return calls if calls > 1 else 0

@@ -9,7 +9,7 @@ from taskpilot_obs.providers import names as providers
 from taskpilot_obs.records import Usage
 from taskpilot_obs.semconv import PriceGap
 from taskpilot_obs.usage import envelopes
-from taskpilot_obs.usage.agent_results import AgentResult
+from taskpilot_obs.usage.agent_results import AgentResult, counted_calls
 from taskpilot_obs.usage.content import has_answer, has_content
 from taskpilot_obs.usage.fields import NOTHING, Fields, answers_anything, fields, first, inner, items, text, wrapped
 from taskpilot_obs.usage.langchain import behind
@@ -30,18 +30,9 @@ from taskpilot_obs.usage.shapes import (
     usage_elsewhere,
 )
 from taskpilot_obs.usage.shapes.base import StatedCost, merged
-from taskpilot_obs.usage.values import (
-    Reading,
-    StatedError,
-    from_counts,
-    parse_token_count,
-    sum_of,
-    without_placeholders,
-)
+from taskpilot_obs.usage.values import Reading, StatedError, from_counts, sum_of, without_placeholders
 
 _STATED_OUTPUTS: Final = ("output_tokens", "completion_tokens", "outputTokens", "candidatesTokenCount", "eval_count")
-_COUNTED_CALLS: Final = ("requests", "successful_requests")
-"""Keys under which the usage of an agent counts its calls: pydantic-ai and openai-agents; CrewAI."""
 _BLOCKED: Final = "guardrail_intervened"
 _DEPTH: Final = 3
 _NAMED_WITHIN: Final = 3
@@ -155,13 +146,8 @@ class Stream:
             None if self._cost is None or self._cached else self._cost.usd,
             (gap if self._cost is None else self._cost.gap) if usage is not None or self._cost is not None else None,
             self._billed_by,
-            self._sums or self._counted_calls(),
+            self._sums or counted_calls(self._stated),
         )
-
-    def _counted_calls(self) -> int:
-        """How many calls a usage object alone says that it sums; 0 for one, which may be a response's own."""
-        calls = parse_token_count(first(self._stated, *_COUNTED_CALLS)) or 0
-        return calls if calls > 1 else 0
 
     def _without_placeholders(self, usage: Usage) -> Usage | None:
         """The usage, without zeros that cannot be true.
