@@ -109,10 +109,14 @@ def compare_variants(
     if shares:
         check_shares(shares, "shares")
     planned = dict(shares) if shares else _equal_shares(runs)
-    for measure in (primary, *secondary):
+    _check_measures(primary, *secondary)
+    return _report(name, (start, end), planned, (primary, *secondary), runs, verdicts, incomplete)
+
+
+def _check_measures(*given: str) -> None:
+    for measure in given:
         if measure not in get_args(Measure):
             raise ConfigurationError(f"given the measure {measure!r}; allowed are {', '.join(get_args(Measure))}")
-    return _report(name, (start, end), planned, (primary, *secondary), runs, verdicts, incomplete)
 
 
 def _equal_shares(runs: Iterable[UnitRuns]) -> dict[str, float]:
