@@ -318,7 +318,6 @@ KNOWN = {
         _ask_litellm,
         _ask_litellm_async,
         has_adapter=True,
-        outcomes=("answered", "fails", "cancelled"),  # its stream objects end otherwise where they are left
         has_spans=False,  # OpenAI's instrumentor does not see its requests
         instrument=_instrument_litellm,
         observe=_observe_litellm,

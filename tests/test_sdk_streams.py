@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import logging
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ WORDS = ("one ", "two ", "three")
 def _chunks() -> Iterator[dict[str, Any]]:
     head = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "gpt-4o-2024-08-06"}
     for word in WORDS:
-        yield head | {"choices": [{"index": 0, "delta": {"role": "assistant", "content": word}}]}
+        delta, reason = {"role": "assistant", "content": word}, "stop" if word == WORDS[-1] else None
+        yield head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
     usage = {"prompt_tokens": 10, "completion_tokens": 3, "total_tokens": 13}
     yield head | {"choices": [], "usage": usage}
 
@@ -92,6 +94,99 @@ def test_an_asynchronous_stream_is_followed_too(url: str, seen: Captured[Invocat
     assert asyncio.run(main()) == len(WORDS) + 1
     (run,) = seen
     assert (run.status, run.request_model, run.usage and run.usage[:2]) == (Status.SUCCESS, "gpt-4o-mini", (10, 3))
+
+
+class Around:
+    """A stream that reads another one, by `for` or by `async for`, as LiteLLM's does."""
+
+    def __init__(self, inner: Any) -> None:
+        self.completion_stream = inner
+
+    def __iter__(self) -> Around:
+        return self
+
+    def __aiter__(self) -> Around:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self.completion_stream)
+
+    async def __anext__(self) -> Any:
+        async for chunk in self.completion_stream:  # LiteLLM begins again for each item
+            return chunk
+        raise StopAsyncIteration
+
+    def close(self) -> None:
+        self.completion_stream.close()
+
+    async def aclose(self) -> None:
+        await (self.completion_stream.aclose if hasattr(self.completion_stream, "aclose") else self.close)()
+
+
+ENDS = {"whole": (Status.SUCCESS, (10, 3)), "left": (Status.ABANDONED, None), "never begun": (Status.ABANDONED, None)}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("around", [[Around], [Around, Around]], ids=["around", "around around"])
+def test_a_stream_around_a_stream_of_the_sdk(
+    end: str, around: list[type[Around]], url: str, seen: Captured[Invocation]
+) -> None:
+    """A stream that reads the SDK's is followed: the call ends with it, or where it is closed; so does the SDK's."""
+    with OpenAI(api_key="x", base_url=url) as client:
+        made = client.chat.completions.create(model="gpt-4o", **ASK)
+
+        @observe_llm(model="gpt-4o", provider="openai")
+        def ask() -> Any:
+            return functools.reduce(lambda inner, each: each(inner), around, made)
+
+        stream = ask()
+        assert type(stream) is Around
+        if end == "whole":
+            assert [chunk.choices[0].delta.content for chunk in stream if chunk.choices] == list(WORDS)
+        elif end == "left":
+            next(stream)
+        stream.close()
+        assert made.response.is_closed
+    assert [(run.status, run.usage and run.usage[:2]) for run in seen] == [ENDS[end]]
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_an_asynchronous_stream_around_one_of_the_sdk(end: str, url: str, seen: Captured[Invocation]) -> None:
+    """The same holds of asynchronous streams."""
+
+    async def main() -> None:
+        async with AsyncOpenAI(api_key="x", base_url=url) as client:
+            made = await client.chat.completions.create(model="gpt-4o", **ASK)
+
+            @observe_llm(model="gpt-4o", provider="openai")
+            async def ask() -> Any:
+                return Around(made)
+
+            stream = await ask()
+            if end == "whole":
+                assert len([chunk async for chunk in stream]) == len(WORDS) + 1
+            elif end == "left":
+                await anext(stream)
+            await stream.aclose()
+            assert made.response.is_closed
+
+    asyncio.run(main())
+    assert [(run.status, run.usage and run.usage[:2]) for run in seen] == [ENDS[end]]
+
+
+def test_a_stream_that_closes_the_one_it_reads_behind_its_finish_reason(url: str, seen: Captured[Invocation]) -> None:
+    """What an outer stream leaves unread behind the finish reason makes no abandoned call of it, as with LiteLLM's."""
+    with OpenAI(api_key="x", base_url=url) as client:
+
+        @observe_llm(model="gpt-4o", provider="openai")
+        def ask() -> Any:
+            return Around(client.chat.completions.create(model="gpt-4o", **ASK))
+
+        stream = ask()
+        while next(stream).choices[0].finish_reason is None:
+            assert not list(seen)
+        stream.close()
+    assert [(run.status, run.usage) for run in seen] == [(Status.SUCCESS, None)]
 
 
 class Foreign:

@@ -6,6 +6,7 @@ thread, or drops it. The loops follow PEP 380 (delegation to a subgenerator) and
 
 from __future__ import annotations
 
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from taskpilot_obs._recording.scope import current_scope, restore
@@ -115,13 +116,40 @@ def wrap_async_generator(  # noqa: C901  the protocol of PEP 525, whole
     return observed
 
 
-async def close_async(inner: AsyncGenerator[Any, Any]) -> None:
-    """Close a generator that is left, unless it is being closed.
+def steps_of(stream: Any) -> Generator[Any, Any, None]:
+    """Iterate any iterable as a generator that closes it."""
+    try:
+        yield from stream
+    finally:
+        close(stream)
+
+
+async def steps_of_async(stream: Any) -> AsyncGenerator[Any, None]:
+    """Iterate any asynchronous iterable as a generator that closes it."""
+    try:
+        async for item in stream:
+            yield item
+    finally:
+        await close_async(stream)
+
+
+def close(stream: Any) -> None:
+    """Close what is iterated, if it can be closed."""
+    if hasattr(stream, "close"):
+        stream.close()
+
+
+async def close_async(stream: Any) -> None:
+    """Close what is iterated, if it can be closed and is not being closed.
 
     An event loop closes generators that are collected, each in a task: one within another would be closed twice.
     """
-    if not getattr(inner, "ag_running", False):
-        await inner.aclose()
+    if getattr(stream, "ag_running", False):
+        return
+    if hasattr(stream, "aclose"):
+        await stream.aclose()
+    elif iscoroutinefunction(getattr(stream, "close", None)):
+        await stream.close()
 
 
 async def _step_async(run: ActiveInvocation | None, advance: Callable[..., Any], *args: Any) -> Any:

@@ -415,10 +415,15 @@ class LlmInvocation(ActiveInvocation):
             raise
         self.finish_stream(None)
 
-    def open_stream(self) -> None:
-        """Expect a stream; leaving the call before the stream has ended abandons it."""
+    def open_stream(self, *, ends_at_reason: bool = False) -> None:
+        """Expect a stream; leaving the call before the stream has ended abandons it.
+
+        Args:
+            ends_at_reason: whether a stream that is closed behind its finish reason is whole.
+        """
         self.streaming = True
         self._reader = StreamReader(self.provider, self.callsite.runtime.counters)
+        self._reader.ends_at_reason = ends_at_reason
 
     def note_item(self, item: object) -> None:
         """Read one event of a stream."""
@@ -442,14 +447,18 @@ class LlmInvocation(ActiveInvocation):
 
     def fail_stream(self, error: BaseException) -> None:
         """End with the exception of the stream, and the usage read before it."""
-        self._close_stream()
-        super().fail_stream(error)
+        reader = self._close_stream()
+        if reader is not None and reader.ends_at_reason and self.finish_reasons and isinstance(error, GeneratorExit):
+            super().finish_stream(None)
+        else:
+            super().fail_stream(error)
 
-    def _close_stream(self) -> None:
+    def _close_stream(self) -> StreamReader | None:
         reader, self._reader = self._reader, None
         if reader is not None and not reader.is_empty:  # refused before its first event, it is not answered
             with guarded("stream.end", self.callsite.runtime.counters):
                 self.record_reading(reader.reading())
+        return reader
 
     def end(self, status: Status, result: object = None, at_ns: int = 0) -> None:
         """End the call, and count its tokens if they are limited; arguments as for `ActiveInvocation.end`."""

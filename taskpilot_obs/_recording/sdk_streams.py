@@ -1,6 +1,6 @@
-"""Follows the stream objects of provider SDKs, which have a generator inside, that a decorated function returns.
+"""Follows the stream objects of provider SDKs, which have a generator or a stream inside, that a function returns.
 
-The caller gets the SDK's own object. The items of its generator are read as they pass, so that the call ends with the
+The caller gets the SDK's own object. The items of what is inside are read as they pass, so that the call ends with the
 stream. Unknown stream types are reported once, and their calls have no usage.
 """
 
@@ -11,7 +11,14 @@ from inspect import iscoroutinefunction
 from types import AsyncGeneratorType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final
 
-from taskpilot_obs._recording.generators import drive, wrap_async_generator
+from taskpilot_obs._recording.generators import (
+    close,
+    close_async,
+    drive,
+    steps_of,
+    steps_of_async,
+    wrap_async_generator,
+)
 from taskpilot_obs._recording.invocation import current_running
 from taskpilot_obs._support.guarded import guarded
 from taskpilot_obs.semconv import WarningCode
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("taskpilot_obs")
 
 _INNER: Final = ("_iterator", "_raw_stream", "completion_stream", "generator")
-"""Attributes in which the SDKs of OpenAI, Groq, Anthropic, LiteLLM and Mistral keep a stream's generator."""
+"""Attributes in which OpenAI's, Groq's, Anthropic's, LiteLLM's and Mistral's streams keep what they read."""
 _STEPS: Final = ("__next__", "__anext__")
 _MAX_REPORTED: Final = 100
 _reported: set[type] = set()
@@ -40,20 +47,24 @@ def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], 
 
     Args:
         call: the current call; it is detached here, and ends with the stream.
-        result: the function's result; its generator is replaced by one that delegates to it.
+        result: the function's result; what it reads is replaced by a generator or stream that delegates to it.
         checked: puts checks around the generator.
     """
     if not is_stream(result):
         return False
     for name in _INNER:
         inner = _attribute(call, result, name)
-        if not isinstance(inner, GeneratorType | AsyncGeneratorType):
+        if isinstance(inner, GeneratorType | AsyncGeneratorType):
+            steps = inner if checked is None else checked(inner)
+            followed, leave = _followed(call, inner, steps), getattr(steps, "leave", None)
+        elif is_stream(inner):
+            followed, leave = _stream_within(call, inner, checked), None
+        else:
             continue
-        steps: Any = inner if checked is None else checked(inner)
-        if _replaced(result, name, _followed(call, inner, steps)):
+        if _replaced(result, name, followed):
             call.detach()
-            call.open_stream()
-            _end_when_closed(call, _attribute(call, result, "response"), getattr(steps, "leave", None))
+            call.open_stream(ends_at_reason=isinstance(followed, _StreamWithin))
+            _end_when_closed(call, _attribute(call, result, "response"), leave)
             return True
     _report(type(result))
     return False
@@ -68,6 +79,69 @@ def _attribute(call: LlmInvocation, owner: object, name: str) -> Any:
 
 def _followed(call: LlmInvocation, inner: Any, steps: Any) -> Any:
     return drive(call, steps) if isinstance(inner, GeneratorType) else wrap_async_generator(lambda: (call, steps))()
+
+
+class _StreamWithin:
+    """Stands for a stream object that another one reads; the call ends with it.
+
+    The other one decides when it is at its end: LiteLLM closes Anthropic's before the last event has passed.
+
+    Args:
+        call: the call that it is the answer to.
+        inner: the stream object.
+        checked: puts checks around a generator.
+    """
+
+    def __init__(self, call: LlmInvocation, inner: Any, checked: Callable[[Any], Any] | None) -> None:
+        self._call = call
+        self._inner = inner
+        self._checked = checked
+        self._steps: Any = None
+
+    def _started(self, generator_of: Callable[[Any], Any]) -> Any:
+        if self._steps is None:
+            steps = generator_of(self._inner)
+            self._steps = _followed(self._call, steps, steps if self._checked is None else self._checked(steps))
+        return self._steps
+
+    def _leave(self) -> Any:
+        """What is to be closed: the generator, or the stream itself where no step was taken."""
+        if self._steps is None:
+            self._call.fail_stream(GeneratorExit())
+            return self._inner
+        return self._steps
+
+
+class _ReadByFor(_StreamWithin):
+    def __iter__(self) -> _ReadByFor:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._started(steps_of))
+
+    def close(self) -> None:
+        close(self._leave())
+
+
+class _ReadByAsyncFor(_StreamWithin):
+    def __aiter__(self) -> _ReadByAsyncFor:
+        return self
+
+    async def __anext__(self) -> Any:
+        return await anext(self._started(steps_of_async))
+
+    async def aclose(self) -> None:
+        await close_async(self._leave())
+
+
+class _ReadByEither(_ReadByFor, _ReadByAsyncFor):
+    """LiteLLM's own streams can be read in both ways."""
+
+
+def _stream_within(call: LlmInvocation, inner: object, checked: Callable[[Any], Any] | None) -> _StreamWithin:
+    by_for, by_async_for = (hasattr(type(inner), step) for step in _STEPS)
+    kind = _ReadByEither if by_for and by_async_for else _ReadByFor if by_for else _ReadByAsyncFor
+    return kind(call, inner, checked)
 
 
 def _end_when_closed(call: LlmInvocation, response: Any, leave: Callable[[], Any] | None) -> None:

@@ -7,11 +7,11 @@ FastAPI and sse-starlette, `response` of Werkzeug, Flask and Quart, `streaming_c
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Generator
+from collections.abc import Awaitable
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from taskpilot_obs._recording.generators import close_async, drive, wrap_async_generator
+from taskpilot_obs._recording.generators import drive, steps_of, steps_of_async, wrap_async_generator
 from taskpilot_obs.records import SUCCESS
 
 if TYPE_CHECKING:
@@ -75,27 +75,8 @@ def follow(run: ActiveInvocation, result: Any) -> Any:
 
 def _followed_body(run: ActiveInvocation, body: Any) -> Any:
     if hasattr(type(body), "__aiter__"):
-        return wrap_async_generator(lambda: (run, _steps_async(body)))()
-    return drive(run, _steps(body))
-
-
-def _steps(body: Any) -> Generator[Any, Any, None]:
-    """Iterate any iterable as a generator that closes it."""
-    try:
-        yield from body
-    finally:
-        if not isinstance(body, GeneratorType) and hasattr(body, "close"):
-            body.close()
-
-
-async def _steps_async(body: Any) -> AsyncGenerator[Any, None]:
-    """Iterate any asynchronous iterable as a generator that closes it."""
-    try:
-        async for item in body:
-            yield item
-    finally:
-        if hasattr(body, "aclose"):
-            await close_async(body)
+        return wrap_async_generator(lambda: (run, steps_of_async(body)))()
+    return drive(run, steps_of(body))
 
 
 async def _await(run: ActiveInvocation, awaitable: Awaitable[R]) -> R:

@@ -64,12 +64,14 @@ class StreamReader:
         counters: counts events that cannot be read.
     """
 
-    __slots__ = ("_guard", "_stream", "is_empty")
+    __slots__ = ("_guard", "_stream", "ends_at_reason", "is_empty")
 
     def __init__(self, provider: str | None = None, counters: InternalCounters | None = None) -> None:
         self._stream = Stream(provider)
         self.is_empty = True
         """Whether no event was read."""
+        self.ends_at_reason = False
+        """Whether nothing of interest follows the finish reason."""
         self._guard = guarded(_WHERE, counters)
 
     def feed(self, event: object) -> bool:

@@ -88,12 +88,14 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
                 self._begin(kwargs, {**kwargs, "model": model, "messages": messages}, operation)
 
     def _begin(self, details: Details, arguments: Mapping[str, Any], operation: Operation) -> LlmInvocation | None:
-        if open_llm_call() is not None:  # the call is recorded already
-            details[_KEY] = None
-            return None
         model = provider = None
         with guarded(_WHERE, self._recorder.counters):
             model, provider = _served_by(arguments)
+        known = open_llm_call()
+        if known is not None:  # the call is recorded already
+            details[_KEY] = None
+            known.record_request(model=model, provider=provider)
+            return None
         run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
         details[_KEY] = HeldAttempt(run)
         with guarded(_WHERE, self._recorder.counters):

@@ -20,7 +20,7 @@ from _bridged import openai_spans_bridged
 from _provider import Provider, serving
 from _runs import cancel_under_way, figures, table
 
-from taskpilot_obs import observe_agent, track_agent, track_llm
+from taskpilot_obs import observe_agent, observe_llm, track_agent, track_llm
 from taskpilot_obs.budgets import Budget
 from taskpilot_obs.exceptions import BudgetExceededError, PolicyViolationError
 from taskpilot_obs.integration import Recorder
@@ -334,6 +334,44 @@ def test_a_decorated_call_is_recorded_once(provider: Provider, seen: Captured[In
         call.record_response(litellm.completion(**asked(provider)))
     asyncio.run(asyncio.sleep(0))
     assert len(list(seen)) == 1
+
+
+@pytest.mark.parametrize("is_left", [False, True], ids=["whole", "left"])
+@pytest.mark.parametrize("is_async", [False, True], ids=["sync", "async"])
+@pytest.mark.parametrize("model", ["openai/gpt-4o-mini", "anthropic/claude-sonnet-4-5"])
+def test_a_stream_of_a_decorated_function(
+    model: str, is_async: bool, is_left: bool, provider: Provider, seen: Captured[Invocation]
+) -> None:
+    """A function that returns LiteLLM's stream ends with it, once, with what the provider states."""
+    base = provider.url if model.startswith("anthropic") else f"{provider.url}/v1"
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+
+    @observe_llm
+    def ask() -> Any:
+        return litellm.completion(**asked(provider, **options, model=model, api_base=base))
+
+    @observe_llm
+    async def ask_async() -> Any:
+        return await litellm.acompletion(**asked(provider, **options, model=model, api_base=base))
+
+    async def read() -> None:
+        stream = await ask_async()
+        async for _ in stream:
+            if is_left:
+                break
+        await stream.aclose()
+
+    if is_async:
+        asyncio.run(read())
+    else:
+        stream = ask()
+        next(stream) if is_left else list(stream)
+        stream.close()
+    (run,) = seen
+    assert (run.provider, run.request_model) == tuple(model.split("/"))
+    assert (run.streaming, run.status.value) == (True, "abandoned" if is_left else "success")
+    if not is_left:
+        assert (figures(run)[:3], run.ttft_s is not None) == ((100, 20, 40), True)
 
 
 def test_the_bridge_beside_it_adds_no_record(
