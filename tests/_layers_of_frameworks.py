@@ -318,7 +318,7 @@ KNOWN = {
         _ask_litellm,
         _ask_litellm_async,
         has_adapter=True,
-        has_spans=False,  # OpenAI's instrumentor does not see its requests
+        has_spans=False,  # OpenAI's instrumentor sees requests of its older versions only
         instrument=_instrument_litellm,
         observe=_observe_litellm,
         environment={"LITELLM_LOCAL_MODEL_COST_MAP": "True"},  # it would be fetched when LiteLLM is imported
