@@ -1,7 +1,7 @@
 """Runs the scenarios of one framework in this process, and prints what was recorded as JSON.
 
 Run: python _harness.py NAME, with the folder of `_provider.py` on PYTHONPATH. NAME is a module of this folder that has
-`SCENARIOS`: coroutine functions by name.
+`SCENARIOS`: coroutine functions by name. The one named `cancel` is cancelled once its request hangs.
 """
 
 from __future__ import annotations
@@ -28,10 +28,11 @@ BESIDE = {"strands": ("openai",), "agent_framework": ("openai",), "pydantic_ai":
 """What is instrumented as well, so that two layers see each call."""
 
 
-async def cancelled(work: Awaitable[object]) -> None:
-    """Cancel what is under way."""
+async def cancelled(work: Awaitable[object], server: Provider) -> None:
+    """Cancel some work once its request hangs at the provider."""
     task = asyncio.ensure_future(work)
-    await asyncio.sleep(0.15)
+    while not server.hanging and not task.done():  # noqa: ASYNC110  another thread serves it
+        await asyncio.sleep(0.01)
     task.cancel()
     await task
 
@@ -59,19 +60,20 @@ def rows(runs: Sequence[Invocation]) -> list[dict[str, Any]]:
     return [row(run, names) for run in sorted(runs, key=lambda run: run.start_unix_ns)]
 
 
-def play(scenario: Scenario, server: Provider, loop: asyncio.Runner) -> dict[str, Any]:
+def play(name: str, scenario: Scenario, server: Provider, loop: asyncio.Runner) -> dict[str, Any]:
     """Run one scenario."""
     server.calls.clear()
     raised = None
     with capture_invocations() as seen:
 
         async def run() -> object:
-            return await scenario()
+            return await (cancelled(scenario(), server) if name == "cancel" else scenario())
 
         try:
             loop.run(run())
         except BaseException as error:
             raised = type(error).__name__
+        server.release()
         gc.collect()
         found = rows(list(seen))
     bridge = _installed.bridge
@@ -88,7 +90,7 @@ def main(name: str) -> None:
         instrument(name, *BESIDE.get(name, ()))
         scenarios: dict[str, Scenario] = import_module(f"{name}_scenarios").SCENARIOS
         with asyncio.Runner() as loop:  # one loop, because clients keep connections
-            print(json.dumps({key: play(scenario, server, loop) for key, scenario in scenarios.items()}))
+            print(json.dumps({key: play(key, scenario, server, loop) for key, scenario in scenarios.items()}))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from _harness import cancelled
 from agent_framework import Agent
 from agent_framework.openai import OpenAIChatCompletionClient
 from taskpilot_obs_agent_framework import observability_middleware
@@ -52,7 +51,7 @@ SCENARIOS = {
     "ok": lambda: agent().run("hi"),
     "stream": stream,
     "fail": lambda: agent(tools=()).run("FAIL"),
-    "cancel": lambda: cancelled(agent(tools=()).run("SLOW")),
+    "cancel": lambda: agent(tools=()).run("HANG"),
     "nested": nested,
     "crowd": crowd,
     "native_stream": lambda: stream(middleware=observability_middleware()),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import anthropic
-from _harness import cancelled
 
 ASK = {"model": "claude-haiku-4-5", "max_tokens": 10}
 
@@ -33,6 +32,6 @@ SCENARIOS = {
     "plain": call,
     "stream": stream,
     "fail": lambda: call("FAIL"),
-    "cancel": lambda: cancelled(call("SLOW")),
+    "cancel": lambda: call("HANG"),
     "crowd": crowd,
 }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from _harness import cancelled
 from pydantic_ai import Agent
 from pydantic_ai.models.openai import OpenAIChatModel
 from taskpilot_obs_pydantic_ai import ObservabilityCapability
@@ -57,7 +56,7 @@ SCENARIOS = {
     "ok": lambda: agent().run("hi"),
     "stream": stream,
     "fail": lambda: agent(tools=()).run("FAIL"),
-    "cancel": lambda: cancelled(agent(tools=()).run("SLOW")),
+    "cancel": lambda: agent(tools=()).run("HANG"),
     "nested": nested,
     "crowd": crowd,
     "native_stream": lambda: stream(native=True),
