@@ -53,14 +53,14 @@ def figures(run: Invocation) -> tuple[int | None, ...] | None:
 
 
 async def cancel_under_way(provider: Provider, work: Awaitable[Any]) -> None:
-    """Cancel some work once its request has reached the provider."""
-    before = len(provider.calls)
+    """Cancel some work once its request, which asks for `HANG`, waits at the provider."""
     task = asyncio.ensure_future(work)
-    while len(provider.calls) == before:  # noqa: ASYNC110  another thread serves it
+    while not provider.hanging and not task.done():  # noqa: ASYNC110  another thread serves it
         await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
+    provider.release()
 
 
 class Judged:

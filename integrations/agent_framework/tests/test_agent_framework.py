@@ -165,7 +165,7 @@ def test_cancelled(provider: Provider, seen: Captured[Invocation], stream: bool)
     """A cancelled task leaves nothing open, and nothing of it is a success."""
 
     async def work(at: Agents) -> None:
-        run = at.agent().run("SLOW", stream=stream)
+        run = at.agent().run("HANG", stream=stream)
         await cancel_under_way(provider, read(run) if stream else run)
 
     play(provider, work)

@@ -275,7 +275,7 @@ def test_a_tool_that_fails(make: Make, seen: Captured[Invocation]) -> None:
 
 def test_cancelled(make: Make, provider: Provider, seen: Captured[Invocation]) -> None:
     """Crew and agent of a cancelled task are cancelled; the call goes on in crewAI's thread, and is billed."""
-    asyncio.run(cancel_under_way(provider, make("SLOW").akickoff()))
+    asyncio.run(cancel_under_way(provider, make("HANG").akickoff()))
     gc.collect()
     assert [status for _, _, status in table(seen)] == ["cancelled", "cancelled", "success"]
     assert seen[-1].usage is not None or seen[0].usage is not None

@@ -132,7 +132,7 @@ def test_a_tool_that_fails(seen: Captured[Invocation]) -> None:
 
 def test_cancelled(provider: Provider, seen: Captured[Invocation]) -> None:
     """A cancelled task leaves nothing open, and nothing of it is a success."""
-    asyncio.run(cancel_under_way(provider, ask(agent(), "SLOW")))
+    asyncio.run(cancel_under_way(provider, ask(agent(), "HANG")))
     assert [status for _, _, status in table(seen)] == ["cancelled"] * 2
 
 

@@ -231,7 +231,7 @@ def test_a_tool_that_fails_is_an_error(provider: Provider, seen: Captured[Invoca
 
 def test_cancelled(provider: Provider, seen: Captured[Invocation]) -> None:
     """A cancelled agent and its call are cancelled; nothing stays open."""
-    asyncio.run(cancel_under_way(provider, agent(provider).run_async(messages=said("SLOW"))))
+    asyncio.run(cancel_under_way(provider, agent(provider).run_async(messages=said("HANG"))))
     assert {status for _, _, status in table(seen)} == {"cancelled"}
     assert len(calls(seen)) == 1
 

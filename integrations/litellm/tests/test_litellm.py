@@ -248,7 +248,7 @@ def test_each_attempt_is_asked_about(provider: Provider) -> None:
 
 def test_cancelled(provider: Provider, seen: Captured[Invocation], callback: ObservabilityCallback) -> None:
     """LiteLLM calls no callback for a cancelled call; it is recorded when LiteLLM lets go of it."""
-    asyncio.run(cancel_under_way(provider, litellm.acompletion(**asked(provider, "SLOW"))))
+    asyncio.run(cancel_under_way(provider, litellm.acompletion(**asked(provider, "HANG"))))
     gc.collect()
     assert [status for _, _, status in table(seen)] == ["cancelled"]
 

@@ -11,6 +11,7 @@ from typing import Any, assert_type
 import openai
 import pytest
 from _provider import TEXT, Provider, serving
+from _runs import cancel_under_way
 from openai import AsyncOpenAI, AzureOpenAI, OpenAI
 from pydantic import BaseModel
 from taskpilot_obs_openai import wrap
@@ -172,12 +173,7 @@ def test_a_cancelled_call_is_cancelled(provider: Provider, seen: Captured[Invoca
     """Cancelling the task that waits for the model cancels the call."""
 
     async def work(client: AsyncOpenAI) -> None:
-        task = asyncio.create_task(client.chat.completions.create(model=MODEL, messages=said("SLOW")))
-        while not provider.calls:  # noqa: ASYNC110  it counts in a thread of its own
-            await asyncio.sleep(0.005)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        await cancel_under_way(provider, client.chat.completions.create(model=MODEL, messages=said("HANG")))
 
     in_loop(provider, work)
     assert [run.status.value for run in seen] == ["cancelled"]

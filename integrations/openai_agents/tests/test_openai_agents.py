@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from _provider import Provider, serving
-from _runs import table
+from _runs import cancel_under_way, table
 
 from taskpilot_obs import observe_agent, observe_tool, observe_workflow
 from taskpilot_obs.budgets import Budget
@@ -124,17 +124,7 @@ def test_failed(provider: Provider, seen: Captured[Invocation]) -> None:
 
 def test_cancelled(provider: Provider, seen: Captured[Invocation]) -> None:
     """A cancelled task leaves nothing open, and nothing of it is a success."""
-
-    async def cancel() -> None:
-        task = asyncio.create_task(work(provider, "SLOW", tools=[]))
-        while len(provider.calls) == before:  # noqa: ASYNC110  the request is on its way
-            await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    before = len(provider.calls)
-    asyncio.run(cancel())
+    asyncio.run(cancel_under_way(provider, work(provider, "HANG", tools=[])))
     assert {status for _, _, status in table(seen)} == {"cancelled"}
 
 

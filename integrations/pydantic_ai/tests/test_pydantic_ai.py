@@ -154,7 +154,7 @@ def test_a_tool_that_asks_for_another_try(provider: Provider, seen: Captured[Inv
 @pytest.mark.parametrize("stream", [False, True])
 def test_cancelled(provider: Provider, seen: Captured[Invocation], stream: bool) -> None:
     """A cancelled task leaves nothing open, and nothing of it is a success."""
-    play(provider, lambda make: cancel_under_way(provider, read(make(), "SLOW") if stream else make().run("SLOW")))
+    play(provider, lambda make: cancel_under_way(provider, read(make(), "HANG") if stream else make().run("HANG")))
     assert [status for _, _, status in table(seen)] == ["cancelled"] * 2
 
 

@@ -130,7 +130,7 @@ def test_a_tool_that_fails(make: Make, seen: Captured[Invocation]) -> None:
 
 def test_cancelled(make: Make, provider: Provider, seen: Captured[Invocation]) -> None:
     """A cancelled task leaves nothing open, and nothing of it is a success."""
-    asyncio.run(cancel_under_way(provider, make().invoke_async("SLOW")))
+    asyncio.run(cancel_under_way(provider, make().invoke_async("HANG")))
     gc.collect()
     assert [status for _, _, status in table(seen)] == ["cancelled"] * 2
 

@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import Any
 
 from _provider import Provider, serving
+from _runs import cancel_under_way
 from taskpilot_obs_opentelemetry import instrument
 from taskpilot_obs_opentelemetry.instrumenting import _installed
 
@@ -26,15 +27,6 @@ from taskpilot_obs.testing import capture_invocations
 Scenario = Callable[[], Awaitable[object]]
 BESIDE = {"strands": ("openai",), "agent_framework": ("openai",), "pydantic_ai": ("openai",), "langchain": ("openai",)}
 """What is instrumented as well, so that two layers see each call."""
-
-
-async def cancelled(work: Awaitable[object], server: Provider) -> None:
-    """Cancel some work once its request hangs at the provider."""
-    task = asyncio.ensure_future(work)
-    while not server.hanging and not task.done():  # noqa: ASYNC110  another thread serves it
-        await asyncio.sleep(0.01)
-    task.cancel()
-    await task
 
 
 def row(run: Invocation, names: dict[str, str]) -> dict[str, Any]:
@@ -67,13 +59,12 @@ def play(name: str, scenario: Scenario, server: Provider, loop: asyncio.Runner) 
     with capture_invocations() as seen:
 
         async def run() -> object:
-            return await (cancelled(scenario(), server) if name == "cancel" else scenario())
+            return await (cancel_under_way(server, scenario()) if name == "cancel" else scenario())
 
         try:
             loop.run(run())
         except BaseException as error:
             raised = type(error).__name__
-        server.release()
         gc.collect()
         found = rows(list(seen))
     bridge = _installed.bridge
