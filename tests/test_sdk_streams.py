@@ -120,7 +120,8 @@ class Around:
         self.completion_stream.close()
 
     async def aclose(self) -> None:
-        await (self.completion_stream.aclose if hasattr(self.completion_stream, "aclose") else self.close)()
+        if hasattr(self.completion_stream, "aclose"):
+            await self.completion_stream.aclose()
 
 
 ENDS = {"whole": (Status.SUCCESS, (10, 3)), "left": (Status.ABANDONED, None), "never begun": (Status.ABANDONED, None)}

@@ -13,7 +13,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from decimal import Decimal
 from pathlib import Path
 from random import Random
@@ -491,6 +491,29 @@ def test_ctrl_c_in_a_notebook_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         in_a_notebook(lambda: benchmark({"a": ask}, iterations=1, warm_up=0, concurrency=1, out=tmp_path))
     assert (tmp_path / "plan.json").exists()
+
+
+def test_ctrl_c_while_a_notebook_begins_a_run_ends_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Ctrl-C that arrives before the run is waited for cancels it as well: it would go on to make paid calls."""
+    begun, submit = threading.Event(), ThreadPoolExecutor.submit
+
+    async def ask(prompt: str) -> str:
+        begun.set()
+        await asyncio.sleep(60)
+        return prompt
+
+    def interrupted(pool: ThreadPoolExecutor, *work: Any, **options: Any) -> Any:
+        future = submit(pool, *work, **options)
+        if threading.current_thread() is not threading.main_thread():
+            return future
+        assert begun.wait(30)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        in_a_notebook(lambda: benchmark({"a": ask}, iterations=1, warm_up=0, concurrency=1, out=tmp_path))
+    assert time.monotonic() - began < 60
 
 
 # --- reports ---------------------------------------------------------------------------------------------------------

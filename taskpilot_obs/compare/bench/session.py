@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import threading
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from contextvars import copy_context
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from taskpilot_obs._support.event_loops import in_event_loop
+from taskpilot_obs._support.guarded import run_to_completion
 from taskpilot_obs._support.version import library_version
 from taskpilot_obs.compare.bench.arms import Ask, ConnectedArm, connected, spec_of, unconnected
 from taskpilot_obs.compare.bench.calls import BenchCall, Collector
@@ -221,21 +223,27 @@ def _run_to_end(work: Coroutine[Any, Any, None]) -> None:
     if not in_event_loop():
         asyncio.run(work)
         return
-    started: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
+    pressed = threading.Event()
+    begun: list[tuple[asyncio.AbstractEventLoop, asyncio.Task[None]]] = []
 
     async def noted() -> None:
         task = asyncio.ensure_future(work)
-        started.append((asyncio.get_running_loop(), task))
+        begun.append((asyncio.get_running_loop(), task))
+        if pressed.is_set():
+            task.cancel()
         await task
 
+    def cancel() -> None:
+        pressed.set()
+        for loop, task in begun:
+            with suppress(RuntimeError):  # it is over, and its loop closed
+                loop.call_soon_threadsafe(task.cancel)
+
     with ThreadPoolExecutor(1) as pool:
-        done = pool.submit(copy_context().run, asyncio.run, noted())
-        try:
-            done.result()
+        try:  # around `submit` as well: what it begins goes on whether or not it returns
+            pool.submit(copy_context().run, asyncio.run, noted()).result()
         except KeyboardInterrupt:
-            if not done.done():
-                for loop, task in started:
-                    loop.call_soon_threadsafe(task.cancel)
+            run_to_completion(cancel)
             raise
 
 
