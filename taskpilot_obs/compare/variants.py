@@ -75,8 +75,7 @@ def compare_variants(
 ) -> VariantsReport:
     """Compare the variants of an experiment with its control.
 
-    Every interval and p-value holds at every look together, so the report may be read as often as one likes. The unit
-    of analysis is the assigned unit, not the task.
+    Intervals and p-values hold at all looks together, however many; the unit of analysis is the assigned unit.
 
     Args:
         experiment: the experiment, or its name.
