@@ -9,7 +9,7 @@ from taskpilot_obs_opentelemetry.surveying import Observed, State, survey
 
 _REMEDIES: Final = {
     State.AVAILABLE: "call instrument() of taskpilot_obs_opentelemetry, or start it by: taskpilot-obs run -- python …",
-    State.REFUSED: "pin a version that works, or decorate the functions that call it",
+    State.REFUSED: "pin a version that works, wrap its client, or decorate the functions that call it",
 }
 
 
