@@ -27,13 +27,12 @@ KINDS: Final = {
 }
 """By what an event's type begins with; its last word is the phase."""
 ENDS: Final = {"completed", "finished", "paused", "failed", "error"}
-_COUNTS: Final = {
+_COUNTS: Final = {  # our names of counts, where they differ from crewAI's
     "prompt_tokens": "input_tokens",
     "completion_tokens": "output_tokens",
     "cached_prompt_tokens": "cache_read_tokens",
     "cache_creation_tokens": "cache_write_tokens",
 }
-"""Our names of counts, where they differ from crewAI's."""
 _KNOWN: Final = {"input_tokens", "output_tokens", "reasoning_tokens", *_COUNTS}
 
 register_status("crewai.hooks.dispatch.HookAborted", Status.BLOCKED)

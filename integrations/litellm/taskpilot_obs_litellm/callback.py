@@ -27,7 +27,6 @@ from taskpilot_obs.integration import (
     request_context,
 )
 from taskpilot_obs_litellm import calls
-from taskpilot_obs_litellm.calls import HeldAttempt
 
 _WHERE: Final = "litellm"
 _KEY: Final = "taskpilot_obs"
@@ -91,13 +90,12 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         model = provider = None
         with guarded(_WHERE, self._recorder.counters):
             model, provider = _served_by(arguments)
-        known = open_llm_call()
-        if known is not None:  # the call is recorded already
+        if (known := open_llm_call()) is not None:  # the call is recorded already
             details[_KEY] = None
             known.record_request(model=model, provider=provider)
             return None
         run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
-        details[_KEY] = HeldAttempt(run)
+        details[_KEY] = calls.HeldAttempt(run)
         with guarded(_WHERE, self._recorder.counters):
             run.set_input(calls.content_of(arguments))
             if calls.is_streamed(arguments):
@@ -175,7 +173,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         run = self._recorder.adopt_llm(
             model=model, provider=provider, operation=operation, start_unix_ns=calls.unix_ns(start_time)
         )
-        details[_KEY] = HeldAttempt(run)
+        details[_KEY] = calls.HeldAttempt(run)
         return run
 
 
@@ -207,19 +205,19 @@ def _details_in(arguments: Mapping[str, Any]) -> Details | None:
 
 def _run_in(details: Details | None) -> LlmInvocation | None:
     held = None if details is None else details.get(_KEY)
-    return held.run if isinstance(held, HeldAttempt) and held.run.is_open else None
+    return held.run if isinstance(held, calls.HeldAttempt) and held.run.is_open else None
 
 
 def _may_begin(details: Details) -> bool:
     """Whether a run may begin: none has, or it was an attempt that failed, which a retry or a fallback follows."""
     held = details.get(_KEY)
-    return _KEY not in details or (isinstance(held, HeldAttempt) and held.has_failed())
+    return _KEY not in details or (isinstance(held, calls.HeldAttempt) and held.has_failed())
 
 
 def _identity_of_last(details: Details) -> AbstractContextManager[object]:
     """Bind the identity of the attempt that failed, because the proxy states it only once."""
     held = details.get(_KEY)
-    if not isinstance(held, HeldAttempt) or (known := held.run.scope) is None:
+    if not isinstance(held, calls.HeldAttempt) or (known := held.run.scope) is None:
         return nullcontext()
     return request_context(known.request_id, tenant_id=known.tenant, user_id=known.user, session_id=known.session)
 
