@@ -11,7 +11,7 @@ FOLDERS = sorted(path for path in (ROOT / "integrations").iterdir() if (path / "
 LONGEST_README = 40
 MOST_LINES = 300
 LARGER = {
-    "agent_framework": "middleware of agents, chats and tools, workflows, streams, and the tier that the framework drops",
+    "agent_framework": "middleware of agents, chats and tools, workflows, streams, and the tier that it drops",
     "openai_agents": "its SDK reports no failure of a call without spans, so that the adapter finds the end otherwise",
     "langchain": "handler, middleware and usage of two frameworks whose callbacks report every kind of run",
     "opentelemetry": "the bridge reads three dialects of spans, and `instrument()` knows every SDK",
