@@ -153,7 +153,7 @@ def test_a_stream_around_a_stream_of_the_sdk(
 
 @pytest.mark.parametrize("end", ENDS)
 def test_an_asynchronous_stream_around_one_of_the_sdk(end: str, url: str, seen: Captured[Invocation]) -> None:
-    """The same holds of asynchronous streams."""
+    """An asynchronous stream that reads the SDK's is followed, and closes it."""
 
     async def main() -> None:
         async with AsyncOpenAI(api_key="x", base_url=url) as client:
@@ -164,6 +164,7 @@ def test_an_asynchronous_stream_around_one_of_the_sdk(end: str, url: str, seen: 
                 return Around(made)
 
             stream = await ask()
+            assert stream.completion_stream.response is made.response
             if end == "whole":
                 assert len([chunk async for chunk in stream]) == len(WORDS) + 1
             elif end == "left":

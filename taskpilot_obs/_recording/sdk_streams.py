@@ -55,8 +55,7 @@ def follow_stream(call: LlmInvocation, result: object, checked: Callable[[Any], 
     for name in _INNER:
         inner = _attribute(call, result, name)
         if isinstance(inner, GeneratorType | AsyncGeneratorType):
-            steps = inner if checked is None else checked(inner)
-            followed, leave = _followed(call, inner, steps), getattr(steps, "leave", None)
+            followed, leave = _followed(call, inner, checked)
         elif is_stream(inner):
             followed, leave = _stream_within(call, inner, checked), None
         else:
@@ -77,8 +76,12 @@ def _attribute(call: LlmInvocation, owner: object, name: str) -> Any:
     return None
 
 
-def _followed(call: LlmInvocation, inner: Any, steps: Any) -> Any:
-    return drive(call, steps) if isinstance(inner, GeneratorType) else wrap_async_generator(lambda: (call, steps))()
+def _followed(call: LlmInvocation, inner: Any, checked: Callable[[Any], Any] | None) -> tuple[Any, Any]:
+    """A generator that delegates to another one and ends the call, and what its checks do where it is left."""
+    steps = inner if checked is None else checked(inner)
+    is_plain = isinstance(inner, GeneratorType)
+    followed = drive(call, steps) if is_plain else wrap_async_generator(lambda: (call, steps))()
+    return followed, getattr(steps, "leave", None)
 
 
 class _StreamWithin:
@@ -98,10 +101,13 @@ class _StreamWithin:
         self._checked = checked
         self._steps: Any = None
 
+    def __getattr__(self, name: str) -> Any:
+        """What else the other stream wants of it, such as its response."""
+        return getattr(self._inner, name)
+
     def _started(self, generator_of: Callable[[Any], Any]) -> Any:
         if self._steps is None:
-            steps = generator_of(self._inner)
-            self._steps = _followed(self._call, steps, steps if self._checked is None else self._checked(steps))
+            self._steps, _ = _followed(self._call, generator_of(self._inner), self._checked)
         return self._steps
 
     def _leave(self) -> Any:
