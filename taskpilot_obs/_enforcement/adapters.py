@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from taskpilot_obs._support.counters import InternalCounters
     from taskpilot_obs.records import Operation
 
-_NAMED_FOR_SOUND: Final = ("audio", "realtime", "live")
+_NAMED_FOR_SOUND: Final = re.compile(r"(?<![a-z])(?:audio|realtime|live)(?![a-z])")
+"""A word in the name of a model that takes or makes sound."""
 
 
 class attached:  # noqa: N801  reads as a statement: `with attached(run):`
@@ -126,8 +128,7 @@ def note_sound_dropped(call: LlmInvocation) -> None:
     Args:
         call: its model is known; nothing is stated of models that are not named for sound.
     """
-    names = f"{call.request_model} {call.response_model}".lower()
-    if any(word in names for word in _NAMED_FOR_SOUND):
+    if _NAMED_FOR_SOUND.search(f"{call.request_model} {call.response_model}".lower()):
         call.note_dropped("input_audio_tokens", "output_audio_tokens")
 
 
