@@ -329,11 +329,18 @@ class Broken(Plain):
         raise LookupError
 
 
-class Slow(Plain):
-    """A model class of an application, which answers after another one."""
+class InTurn(Plain):
+    """A model class of an application, which answers once another one has."""
+
+    def __init__(self, usage: Any, *, after: asyncio.Event | None = None, then: asyncio.Event | None = None) -> None:
+        super().__init__(usage)
+        self._after, self._then = after, then
 
     async def get_response(self, *_: Any, **__: Any) -> Any:
-        await asyncio.sleep(0.05)
+        if self._after is not None:
+            await self._after.wait()
+        if self._then is not None:
+            self._then.set()
         return await super().get_response()
 
 
@@ -406,7 +413,8 @@ def test_a_failed_call_of_a_model_class_without_spans(seen: Captured[Invocation]
 def test_agents_at_once_beneath_one_run_without_spans(seen: Captured[Invocation]) -> None:
     """Each answer ends the call of its own agent, whichever comes first."""
     usages = [agents.Usage(requests=1, input_tokens=tokens, output_tokens=1) for tokens in (11, 22)]
-    asyncio.run(untraced(Slow(usages[0]), Plain(usages[1])))
+    answered = asyncio.Event()
+    asyncio.run(untraced(InTurn(usages[0], after=answered), InTurn(usages[1], then=answered)))
     gc.collect()
     found = [(run.status.value, run.usage and run.usage[:2]) for run in seen if run.operation is Operation.CHAT]
     assert sorted(found) == [("success", (11, 1)), ("success", (22, 1))]
