@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 REQUEST_ID_HEADER: Final = "X-Request-ID"
 """The header that carries the request ID, in and out."""
-_WHERE: Final = "propagation"
+_COMPONENT: Final = "propagation"
 
 
 class Identity(NamedTuple):
@@ -54,7 +54,7 @@ def inject(headers: MutableMapping[str, str], *, baggage: bool = False) -> None:
         baggage: whether to write request, tenant, user and session into the W3C `baggage` header too. Each receiver can
             read it, so send it to services of your own only.
     """
-    with guarded(_WHERE, get_recorder().counters):
+    with guarded(_COMPONENT, get_recorder().counters):
         run, scope = current_run(), current_scope.get()
         if scope is None and run is not None:
             scope = run.scope or Scope(run.request_id)
@@ -97,7 +97,7 @@ class ReceivedRequest:
         """What records of its work bear."""
         self._context = None
         self._tokens: tuple[Token[Scope | None], Token[Any] | None] | None = None
-        with guarded(_WHERE, get_recorder().counters):
+        with guarded(_COMPONENT, get_recorder().counters):
             if trust_baggage and "baggage" in lower:
                 self._take_baggage(w3c.stated_baggage(lower), stated_id)
             self.identify(identity)

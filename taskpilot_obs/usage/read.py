@@ -16,7 +16,7 @@ from taskpilot_obs.usage.values import UNREAD, Reading
 if TYPE_CHECKING:
     from taskpilot_obs._support.counters import InternalCounters
 
-_WHERE = "usage"
+_COMPONENT = "usage"
 
 
 def read_response(
@@ -33,7 +33,7 @@ def read_response(
     Returns:
         A reading, whose `usage` is None if the response states none. Never raises, whatever is passed.
     """
-    with guarded(_WHERE, counters):
+    with guarded(_COMPONENT, counters):
         short = read_result(response, provider)
         if short is not None:
             return short
@@ -72,7 +72,7 @@ class StreamReader:
         """Whether no event was read."""
         self.ends_at_reason = False
         """Whether nothing of interest follows the finish reason."""
-        self._guard = guarded(_WHERE, counters)
+        self._guard = guarded(_COMPONENT, counters)
 
     def feed(self, event: object) -> bool:
         """Read the next event; return whether it carries generated content (the first that does is the first token)."""

@@ -77,7 +77,7 @@ class _Observer:
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         content: object = [context.options, context.messages]  # as they are, where they cannot be read
-        with guarded(reading.WHERE, run.callsite.runtime.counters):
+        with guarded(reading.COMPONENT, run.callsite.runtime.counters):
             content = reading.messages_of(context)
             run.set_input(content)
         await check_input_async(run, content, arguments=answer_limits(context.options))
@@ -89,7 +89,7 @@ class AgentObserver(_Observer, AgentMiddleware):  # type: ignore[misc]  # the fr
     def _start(self, recorder: Recorder, context: Any) -> ActiveInvocation:
         name = _read(recorder, lambda: reading.agent_name(context.agent), type(context.agent).__name__)
         run = recorder.start("invoke_agent", name)
-        with guarded(reading.WHERE, recorder.counters):
+        with guarded(reading.COMPONENT, recorder.counters):
             if context.session is not None:
                 run.set_attribute("conversation", str(context.session.session_id))
         return run
@@ -113,7 +113,7 @@ class FunctionObserver(_Observer, FunctionMiddleware):  # type: ignore[misc]  # 
 
     async def _check_input(self, run: ActiveInvocation, context: Any) -> None:
         arguments: dict[str, object] = {"arguments": context.arguments}
-        with guarded(reading.WHERE, run.callsite.runtime.counters):
+        with guarded(reading.COMPONENT, run.callsite.runtime.counters):
             arguments = reading.arguments_of(context)
             run.set_input(arguments)
         await check_input_async(run, arguments=arguments)
@@ -135,7 +135,7 @@ def observability_middleware(recorder: Recorder | None = None) -> list[Any]:
 
 def _read(recorder: Recorder, read: Callable[[], T], otherwise: T) -> T:
     """What an object of the application states; it may raise."""
-    with guarded(reading.WHERE, recorder.counters):
+    with guarded(reading.COMPONENT, recorder.counters):
         return read()
     return otherwise
 

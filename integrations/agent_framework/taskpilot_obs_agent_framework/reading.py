@@ -10,7 +10,7 @@ from agent_framework.exceptions import ChatClientException
 
 from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, RefusedError, Status, guarded, register_status
 
-WHERE: Final = "agent_framework"
+COMPONENT: Final = "agent_framework"
 
 register_status("agent_framework._middleware.MiddlewareTermination", Status.INTERRUPTED)
 register_status("agent_framework._middleware.MiddlewareFailure", Status.BLOCKED)
@@ -68,9 +68,9 @@ def write_result(run: ActiveInvocation, result: Any) -> object:
     """Note what a run came to; returns its text, and the result itself where that cannot be read, for the checks."""
     text = result
     if isinstance(run, LlmInvocation):
-        with guarded(WHERE, run.callsite.runtime.counters):
+        with guarded(COMPONENT, run.callsite.runtime.counters):
             _write_answer(run, result)
-    with guarded(WHERE, run.callsite.runtime.counters):
+    with guarded(COMPONENT, run.callsite.runtime.counters):
         text = text_of(result)
         if text:
             run.observe_output(text)

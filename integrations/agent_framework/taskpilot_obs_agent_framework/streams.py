@@ -8,7 +8,7 @@ from typing import Any
 from weakref import ref
 
 from taskpilot_obs.integration import ActiveInvocation, LlmInvocation, Status, end_early, guarded, note_released
-from taskpilot_obs_agent_framework.reading import WHERE, cause_of, text_of
+from taskpilot_obs_agent_framework.reading import COMPONENT, cause_of, text_of
 
 Finish = Callable[[ActiveInvocation, Any], Awaitable[None]]
 
@@ -66,7 +66,7 @@ class Followed:
 
     def _note_update(self, update: Any) -> None:
         self._begun, run = True, self._run
-        with guarded(WHERE, run.callsite.runtime.counters):  # an update may be an object of the application
+        with guarded(COMPONENT, run.callsite.runtime.counters):  # an update may be an object of the application
             note_released(run, text_of(update))
             if isinstance(run, LlmInvocation) and any(each.type != "usage" for each in update.contents):
                 run.first_token()

@@ -10,7 +10,7 @@ from agent_framework import ResponseStream, WorkflowRunState
 
 from taskpilot_obs.exceptions import ConfigurationError
 from taskpilot_obs.integration import ActiveInvocation, Recorder, Status, attached, get_recorder, guarded
-from taskpilot_obs_agent_framework.reading import WHERE, cause_of
+from taskpilot_obs_agent_framework.reading import COMPONENT, cause_of
 from taskpilot_obs_agent_framework.streams import Followed
 
 W = TypeVar("W")
@@ -66,6 +66,6 @@ async def _awaited(recorder: Recorder, name: str, work: Awaitable[Any]) -> Any:
 async def _end(run: ActiveInvocation, result: Any) -> None:
     """End as the workflow states: one that waits for an answer from outside is interrupted."""
     waits = False
-    with guarded(WHERE, run.callsite.runtime.counters):  # a result may state none, or be one of the application
+    with guarded(COMPONENT, run.callsite.runtime.counters):  # a result may state none, or be one of the application
         waits = result.get_final_state() is WorkflowRunState.IDLE_WITH_PENDING_REQUESTS
     run.end_as(Status.INTERRUPTED if waits else Status.SUCCESS)

@@ -14,7 +14,7 @@ from taskpilot_obs.propagation import ReceivedRequest, inject
 if TYPE_CHECKING:
     from taskpilot_obs.integration import ActiveInvocation, Recorder, Step
 
-_WHERE: Final = "celery"
+_COMPONENT: Final = "celery"
 _HEADER: Final = "taskpilot_obs"
 """The header of a task's message that holds those of the request; Celery offers it as `task.request.taskpilot_obs`."""
 _RUNNING: Final = "_taskpilot_obs_running"
@@ -40,12 +40,12 @@ def follow_tasks(recorder: Recorder | None, *, workflows: bool) -> None:
     """
 
     def begin(task: Any = None, **_: Any) -> None:
-        with guarded(_WHERE, (recorder or get_recorder()).counters):
+        with guarded(_COMPONENT, (recorder or get_recorder()).counters):
             _begin(task, (recorder or get_recorder()) if workflows else None)
 
     def end(task: Any = None, state: str | None = None, retval: Any = None, **_: Any) -> None:
         error = sys.exc_info()[1] if state is None else retval  # without a state, it passes by while Celery tells us
-        with guarded(_WHERE, (recorder or get_recorder()).counters):
+        with guarded(_COMPONENT, (recorder or get_recorder()).counters):
             _end(task, None if state == SUCCESS else error)
 
     signals.task_prerun.connect(begin, weak=False, dispatch_uid="taskpilot_obs.begin")

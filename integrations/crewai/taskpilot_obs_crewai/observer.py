@@ -35,7 +35,7 @@ from taskpilot_obs_crewai.open_runs import MOST_OPEN, Execution, OpenRun, OpenRu
 __all__ = ["Observer", "observe"]
 
 Make = Callable[[], ActiveInvocation | None]
-_WHERE: Final = "crewai"
+_COMPONENT: Final = "crewai"
 
 _begun: ContextVar[ActiveInvocation | None] = ContextVar("taskpilot_obs_crewai_begun", default=None)
 """What a hook has begun, until the event that reports it."""
@@ -83,7 +83,7 @@ class Observer:
             self._sink(source, event)
 
     def _sink(self, source: object, event: Any) -> None:
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             what, _, phase = str(event.type).rpartition("_")
             operation = reading.KINDS.get(what)
             if what == "llm_stream" and event.call_id in self.runs:
@@ -128,7 +128,7 @@ class Observer:
         if open_llm_call() is not None:  # another layer records the call
             return None
         model = provider = None
-        with guarded(_WHERE, self._recorder.counters):  # a model may be a class of the application
+        with guarded(_COMPONENT, self._recorder.counters):  # a model may be a class of the application
             model, provider = llm.model, llm.provider
         call = self._recorder.start_llm(model=model, provider=provider)
         call.set_input(messages)
@@ -146,7 +146,7 @@ class Observer:
 
     def _before_execution(self, context: Any) -> None:
         """Listen, and begin an agent outside of a crew, whose start no sink may have seen."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             self._listen()
             key, agent = scope_of("lite_agent_execution_started"), getattr(context.flow, "agent", None)
             if key is not None and agent is not None and key not in self.runs:  # nor will it see the end
@@ -170,7 +170,7 @@ class Observer:
 
     def _started(self, key: str | None, source: object, make: Make) -> ActiveInvocation | None:
         """The run of a hook; where its event has yet to come, it waits for it."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             self._listen()
             run = make() if key is None else self._keep(key, source, make)
             _begun.set(run if key is None else None)

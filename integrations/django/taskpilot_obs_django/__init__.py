@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["Identity", "ObservabilityMiddleware"]
 
 _IDENTIFY, _TRUST_BAGGAGE = "TASKPILOT_OBS_IDENTIFY", "TASKPILOT_OBS_TRUST_BAGGAGE"
-_WHERE = "django.identify"
+_COMPONENT = "django.identify"
 
 
 class ObservabilityMiddleware:
@@ -71,7 +71,7 @@ class ObservabilityMiddleware:
     def _find_identity(self, request: HttpRequest, received: ReceivedRequest) -> None:
         if self._identify is None:
             return
-        with guarded(_WHERE, get_recorder().counters):
+        with guarded(_COMPONENT, get_recorder().counters):
             identity = self._identify(request)
             if identity is not None:
                 received.identify(identity)
@@ -79,7 +79,7 @@ class ObservabilityMiddleware:
     async def _find_identity_async(self, request: HttpRequest, received: ReceivedRequest) -> None:
         if self._identify is None:
             return
-        with guarded(_WHERE, get_recorder().counters):
+        with guarded(_COMPONENT, get_recorder().counters):
             found = self._identify(request)
             identity = await found if isawaitable(found) else found
             if identity is not None:

@@ -34,7 +34,7 @@ __all__ = ["ObservabilityPlugin"]
 
 _reader: ContextVar[ref[asyncio.Task[Any]] | None] = ContextVar("taskpilot_obs_google_adk_reader", default=None)
 """The application's task, which reads the events; the runner's own tasks inherit it."""
-_WHERE: Final = "google_adk"
+_COMPONENT: Final = "google_adk"
 
 
 class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework may be missing where types are checked
@@ -115,7 +115,7 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
         call = CurrentRun(run, None, agent)
         if is_content_read(run):
             content: object = [llm_request.config, llm_request.contents]  # as they are, where they cannot be read
-            with guarded(_WHERE, recorder.counters):
+            with guarded(_COMPONENT, recorder.counters):
                 content = _asked(llm_request)
             await _checked_input(call, content, answer_limits(llm_request.config, recorder.counters))
         self._runs.add(invocation, ("llm", agent), call)
@@ -128,14 +128,14 @@ class ObservabilityPlugin(BasePlugin):  # type: ignore[misc]  # the framework ma
             return
         if llm_response.partial:
             known.run.first_token()
-            with guarded(_WHERE, self._recorder.counters):
+            with guarded(_COMPONENT, self._recorder.counters):
                 note_released(known.run, _texts(llm_response.content))
             return
         self._runs.drop(invocation, known)
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             _write_answer(known.run, llm_response)
         answer: object = llm_response  # as it is, where its text cannot be read
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             answer = _write_text(known.run, llm_response)
         await _checked_output(known, answer)
         if llm_response.error_code and llm_response.content is None:

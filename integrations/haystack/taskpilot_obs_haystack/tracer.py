@@ -30,7 +30,7 @@ from taskpilot_obs.providers.names import infer_provider
 __all__ = ["ObservabilityTracer", "observe"]
 
 _UNNAMED: Final = "pipeline"
-_WHERE: Final = "haystack"
+_COMPONENT: Final = "haystack"
 _TOOL_ERROR: Final = "haystack.tools.errors.ToolInvocationError"
 _current: contextvars.ContextVar[ObservabilitySpan | None] = contextvars.ContextVar("haystack_span", default=None)
 
@@ -77,7 +77,7 @@ class ObservabilitySpan(tracing.Span):  # type: ignore[misc]  # Haystack may be 
             _ask(run, value)
         elif key.endswith(".output") and not self.failed:
             if isinstance(run, LlmInvocation) and isinstance(value, Mapping):
-                with guarded(_WHERE, run.callsite.runtime.counters):
+                with guarded(_COMPONENT, run.callsite.runtime.counters):
                     _note_answer(run, value)
             check_output(run, value)
 
@@ -109,7 +109,7 @@ class ObservabilityTracer(tracing.Tracer):  # type: ignore[misc]  # Haystack may
         tags = tags or {}
         component = tags.get("haystack.component.name") or (None if above is None else above.component)
         run = None
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = self._run_for(operation_name, tags, component, above)
         span = ObservabilitySpan(run, component)
         token = _current.set(span)
@@ -134,7 +134,7 @@ class ObservabilityTracer(tracing.Tracer):  # type: ignore[misc]  # Haystack may
         return self._recorder.start_llm(model=None, operation=operation, parent=parent)
 
     def _pipeline_name(self, tags: Mapping[str, Any]) -> str:
-        with guarded(_WHERE, self._recorder.counters):  # metadata is the application's
+        with guarded(_COMPONENT, self._recorder.counters):  # metadata is the application's
             return str((tags.get("haystack.pipeline.metadata") or {}).get("name") or _UNNAMED)
         return _UNNAMED
 

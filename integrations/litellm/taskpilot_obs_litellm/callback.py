@@ -28,7 +28,7 @@ from taskpilot_obs.integration import (
 )
 from taskpilot_obs_litellm import calls
 
-_WHERE: Final = "litellm"
+_COMPONENT: Final = "litellm"
 _KEY: Final = "taskpilot_obs"
 """In LiteLLM's details of a call: its last attempt; None where another layer records the call."""
 _NOT_SENT: Final = "litellm_no_upstream_llm_call"
@@ -79,7 +79,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
     def log_pre_api_call(self, model: str, messages: Any, kwargs: Details) -> None:
         """Begin a synchronous call; of one that has begun, note what became known."""
         operation = calls.operation_of(kwargs.get("call_type"))
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = _run_in(kwargs)
             if run is not None:
                 run.record_request(model=model, provider=kwargs.get("custom_llm_provider"))
@@ -88,7 +88,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     def _begin(self, details: Details, arguments: Mapping[str, Any], operation: Operation) -> LlmInvocation | None:
         model = provider = None
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             model, provider = _served_by(arguments)
         if (known := open_llm_call()) is not None:  # the call is recorded already
             details[_KEY] = None
@@ -96,7 +96,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
             return None
         run = self._recorder.start_llm(model=model, provider=provider, operation=operation)
         details[_KEY] = calls.HeldAttempt(run)
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run.set_input(calls.content_of(arguments))
             if calls.is_streamed(arguments):
                 run.set_streaming()
@@ -104,7 +104,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     def log_post_api_call(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a synchronous call before its caller goes on, so that its agent's sums have it."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = _run_in(kwargs)
             if run is None or calls.is_async(kwargs) or calls.is_streamed(kwargs):
                 return
@@ -118,7 +118,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
     ) -> None:
         """End an asynchronous call before its caller goes on."""
         details = _details_in(request_data)
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = _run_in(details)
             if run is not None and details is not None and not calls.is_streamed(request_data):
                 if calls.note_document(run, details) is None:
@@ -128,7 +128,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     def log_success_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End what is open still: streams, hits of LiteLLM's cache, answers that could not be read before."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = self._open_run(kwargs, start_time)
             if run is not None:
                 calls.note_answer(run, response_obj, kwargs)
@@ -137,7 +137,7 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
 
     async def async_log_success_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End what is open still."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = self._open_run(kwargs, start_time)
             if run is not None:
                 calls.note_answer(run, response_obj, kwargs)
@@ -148,14 +148,14 @@ class ObservabilityCallback(CustomLogger):  # type: ignore[misc]  # LiteLLM may 
         self, request_data: Mapping[str, Any], exception: Exception, *_: Any, **__: Any
     ) -> None:
         """End an attempt with its exception: of several that fail, LiteLLM reports only the first as an event."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = _run_in(_details_in(request_data))
             if run is not None:
                 run.fail(exception)
 
     def log_failure_event(self, kwargs: Details, response_obj: Any, start_time: Any, end_time: Any) -> None:
         """End a call with its exception, unless the attempt's own hook has."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             run = self._open_run(kwargs, start_time)
             if run is not None:
                 run.fail(kwargs["exception"], at_unix_ns=calls.unix_ns(end_time))

@@ -29,7 +29,7 @@ REFUSED: Final = -32010
 _CALL_TOOL: Final = "tools/call"
 _TOOL_ERROR: Final = "tool_error"
 """What MCP's own spans state as `error.type`: the server turns a tool's exception into a result."""
-_WHERE: Final = "mcp"
+_COMPONENT: Final = "mcp"
 
 
 class ObservabilityMiddleware:
@@ -85,7 +85,7 @@ async def _checked(run: ActiveInvocation, params: Mapping[str, Any], work: Calla
         run.set_input(arguments)
         await check_input_async(run, arguments=arguments)
         result = await work()
-        with guarded(_WHERE, run.callsite.runtime.counters):
+        with guarded(_COMPONENT, run.callsite.runtime.counters):
             run.observe_output(_output(result))
         await check_output_async(run, _output(result))
     except RefusedError as refusal:

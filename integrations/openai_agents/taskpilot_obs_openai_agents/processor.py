@@ -28,7 +28,7 @@ __all__ = ["ObservabilityProcessor", "observe"]
 
 logger = logging.getLogger("taskpilot_obs")
 
-_WHERE: Final = "openai_agents"
+_COMPONENT: Final = "openai_agents"
 _OPERATIONS: Final = {"agent": Operation.AGENT, "function": Operation.TOOL}
 """What the spans of agents and tools stand for."""
 
@@ -59,7 +59,7 @@ class _Trace:
     def __init__(self, recorder: Recorder, name: str) -> None:
         self.recorder = recorder
         self.run = run = recorder.start(Operation.WORKFLOW, name)
-        self.guard = guarded(_WHERE, recorder.counters)
+        self.guard = guarded(_COMPONENT, recorder.counters)
         """For the spans of the trace, of which each call and tool has one."""
         self.step: Step = run.attach()
         self.above: dict[str, ActiveInvocation] = {}
@@ -94,12 +94,12 @@ class ObservabilityProcessor(TracingProcessor):  # type: ignore[misc]  # the SDK
     def on_trace_start(self, trace: Any) -> None:
         """Begin a workflow."""
         recorder = self._recorder
-        with guarded(_WHERE, recorder.counters):
+        with guarded(_COMPONENT, recorder.counters):
             self._traces[trace.trace_id] = _Trace(recorder, trace.name)
 
     def on_trace_end(self, trace: Any) -> None:
         """End it as its last agent ended: the SDK does not state how a trace ends."""
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             known = self._traces.pop(trace.trace_id, None)
             if known is not None:
                 known.run.detach(known.step)

@@ -33,7 +33,7 @@ __all__ = ["ObservabilityPlugin"]
 
 Next = Callable[[Any], AsyncGenerator[Any]]
 _UNNAMED: Final = "agent"
-_WHERE: Final = "strands"
+_COMPONENT: Final = "strands"
 _TOOL_ERROR: Final = "tool_error"
 """The `error.type` of a tool that returned an error, and raised nothing."""
 
@@ -79,11 +79,11 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
 
     async def _before(self, event: Any) -> None:
         name, content = _UNNAMED, event.messages
-        with guarded(_WHERE, self._recorder.counters):  # an agent may be a class of the application
+        with guarded(_COMPONENT, self._recorder.counters):  # an agent may be a class of the application
             name = str(event.agent.name or _UNNAMED)
         # The bridge may have begun it for the framework's span.
         run = open_run(Operation.AGENT, name) or self._recorder.start("invoke_agent", name)
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             self._agents[event.agent] = _Agent(run)
             content = [{"role": each["role"], "content": reading.texts_of(each)} for each in event.messages or ()]
             run.set_input(content)
@@ -112,13 +112,13 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
     async def _model(self, context: Any, next_fn: Next) -> AsyncGenerator[Any]:
         model = provider = None
         limits: dict[str, object] = {}
-        with guarded(_WHERE, self._recorder.counters):  # a model may be a class of the application
+        with guarded(_COMPONENT, self._recorder.counters):  # a model may be a class of the application
             model, provider = reading.model_of(context.model), reading.provider_of(context.model)
             limits = reading.limits_of(context.model)
         call = self._recorder.start_llm(model=model, provider=provider, parent=self._above(context.agent))
         call.set_streaming()
         content: object = [context.system_prompt, context.messages]
-        with guarded(_WHERE, self._recorder.counters):
+        with guarded(_COMPONENT, self._recorder.counters):
             content = [context.system_prompt, *context.messages]
             call.set_input(content)
         try:
@@ -137,7 +137,7 @@ class ObservabilityPlugin(Plugin):  # type: ignore[misc]  # the framework may be
 
     def _note_words(self, call: LlmInvocation, agent: Any, delta: Any) -> None:
         """Note words that the application gets before the answer is complete, as those of the call and of its agent."""
-        with guarded(_WHERE, call.callsite.runtime.counters):
+        with guarded(_COMPONENT, call.callsite.runtime.counters):
             text = (delta.get("delta") or {}).get("text")
             known = self._agents.get(agent)
             for run in (call,) if known is None else (call, known.run):
@@ -182,7 +182,7 @@ async def _or_end(run: ActiveInvocation, check: Awaitable[None]) -> None:
 
 def _noted(run: ActiveInvocation, message: Any) -> object:
     """Note the text of a message as the output of a run; returns what to check, which is the message if unreadable."""
-    with guarded(_WHERE, run.callsite.runtime.counters):
+    with guarded(_COMPONENT, run.callsite.runtime.counters):
         text = reading.texts_of(message)
         run.observe_output(text)
         return text
@@ -191,7 +191,7 @@ def _noted(run: ActiveInvocation, message: Any) -> object:
 
 def _answered(call: LlmInvocation, event: Any, model: Any) -> object:
     """Note what a model answered; returns what to check."""
-    with guarded(_WHERE, call.callsite.runtime.counters):
+    with guarded(_COMPONENT, call.callsite.runtime.counters):
         reading.write_usage(call, event.usage, model)
         call.record_answer(finish_reasons=(str(event.stop_reason),))
     return _noted(call, event.message)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from taskpilot_obs.records import Operation, Record
     from taskpilot_obs.semconv import Metric
 
-_WHERE = "prometheus"
+_COMPONENT = "prometheus"
 
 
 def private_registry() -> CollectorRegistry:
@@ -122,7 +122,7 @@ class PrometheusExporter:
         """Repeat the action until it finishes, with one guard: each repetition continues after the item that failed."""
         finished = False
         while not finished:
-            with guarded(_WHERE, self._counters):
+            with guarded(_COMPONENT, self._counters):
                 action()
                 finished = True
 
