@@ -25,7 +25,7 @@ class OpenRuns(dict[str, OpenRun]):
         """The key of the run that ends: as stated, unless a failure that is reported twice has shifted the stack."""
         known = self.get(stated or "")
         if known is None or known.run.operation is not operation:
-            for key, each in reversed([*self.items()]):
+            for key, each in reversed(self.copy().items()):
                 if each.source is source and each.run.operation is operation:
                     return key
         return stated or ""
@@ -37,7 +37,7 @@ class OpenRuns(dict[str, OpenRun]):
 
     def beneath(self, outer: ActiveInvocation) -> list[str]:
         """The keys of what is open beneath a run, the last begun first."""
-        return [key for key, each in reversed([*self.items()]) if is_within(each.run, outer)]
+        return [key for key, each in reversed(self.copy().items()) if is_within(each.run, outer)]
 
     def innermost(self, known: ActiveInvocation | None) -> ActiveInvocation | None:
         """The run of the framework that this code is part of, where it lies beneath the run known to be current."""

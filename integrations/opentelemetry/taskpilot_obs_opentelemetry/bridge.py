@@ -193,7 +193,7 @@ class GenAiBridge(SpanProcessor):
     def _close_beneath(self, root: Node, outcome: SpanOutcome, at_unix_ns: int) -> None:
         """End what is open beneath a local root that failed or was left: several frameworks never end it then."""
         interrupted = SpanOutcome(Status.CANCELLED if outcome.status is Status.CANCELLED else Status.ABANDONED)
-        for key, node in [*self._live.items()][::-1]:
+        for key, node in reversed(self._live.copy().items()):
             if node.root is root and self._live.pop(key, None) is not None:
                 self._end(node, interrupted, at_unix_ns)
 

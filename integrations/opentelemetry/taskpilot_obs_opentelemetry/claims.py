@@ -100,7 +100,8 @@ class NativeCalls:
         if not (self._open or self._ids or self._done or self._ended):
             release()
             return
-        rivals = {number for number, begun in tuple(self._open.items()) if begun.may_be(call)}
+        # A copy: to make a tuple of each item may run the collector, whose finalizers end calls.
+        rivals = {number for number, begun in self._open.copy().items() if begun.may_be(call)}
         self._new.append(HeldRecord(call, rivals, release, fold))
         self.settle()
 

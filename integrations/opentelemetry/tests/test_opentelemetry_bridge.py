@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import math
 import threading
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from decimal import Decimal
@@ -547,3 +549,26 @@ def test_it_is_a_span_processor(bridged: Bridged) -> None:
     """It flushes with the provider."""
     assert isinstance(bridged.bridge, SpanProcessor)
     assert bridged.provider.force_flush()
+
+
+def test_a_call_that_the_collector_ends_while_a_span_ends(bridged: Bridged, seen: Captured[Invocation]) -> None:
+    """A left call that Python's collector ends while a span is compared with the open calls costs no record."""
+    span = bridged.tracer.start_span("chat x", attributes=CHAT)
+    calls = [get_recorder().start_llm(model="gpt-4o") for _ in range(2_000)]
+    get_recorder().drain()
+    gc.collect()
+    left: list[Any] = [get_recorder().start_llm(model="gpt-4o")]
+    left.append(left)
+    get_recorder().drain()  # it holds what has begun
+    before = gc.get_threshold()
+    gc.collect(0)
+    gc.set_threshold(1_000, 0)  # reached among the two thousand
+    try:
+        del left
+        span.end()
+    finally:
+        gc.set_threshold(*before)
+    for call in calls:
+        call.stop()
+    gc.collect()
+    assert Counter(run.status.value for run in seen) == {"abandoned": 1, "success": 2_001}
